@@ -1,0 +1,1 @@
+"""Digitally reconstructed radiographs and their pose Jacobians."""

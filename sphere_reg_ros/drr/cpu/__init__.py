@@ -1,0 +1,1 @@
+"""The fused renderer for the CPU: compiled kernels, their adjoints and their torch operators."""
