@@ -72,7 +72,7 @@ def _detect(
 ) -> NDArray[np.float64]:
     image, irradiated = beam, np.ones_like(beam)
     if settings.collimation is not None:
-        irradiated = transmission(settings.collimation, beam.shape, pitch_mm)
+        irradiated = transmission(settings.collimation, (beam.shape[0], beam.shape[1]), pitch_mm)
         image = beam * irradiated
     if settings.scatter_to_primary > 0.0:
         ratio, width_mm = settings.scatter_to_primary, settings.scatter_width_mm

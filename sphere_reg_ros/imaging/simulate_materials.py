@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Material = Literal["water", "bone", "titanium", "steel"]
-Absorber = Literal["water", "bone", "titanium", "steel", "aluminium", "tungsten", "caesium",
-"iodine"]
+Absorber = Literal[
+    "water", "bone", "titanium", "steel", "aluminium", "tungsten", "caesium", "iodine"
+]
 
 DENSITY_G_CM3: dict[Material, float] = {
     "water": 1.0,

@@ -75,10 +75,9 @@ def tube_spectrum(tube_kvp: float, filtration_mm_al: float, bins: int) -> Spectr
     per_bin = max(1, round(400 / bins))
     edges = np.linspace(LOWEST_KEV, tube_kvp, bins * per_bin + 1)
     energy = 0.5 * (edges[1:] + edges[:-1])
-    attenuation = (
-        ANODE_G_CM2 * mass_attenuation_cm2_g("tungsten", energy)
-        + 0.1 * filtration_mm_al * ALUMINIUM_G_CM3 * mass_attenuation_cm2_g("aluminium", energy)
-    )
+    aluminium_g_cm2 = 0.1 * filtration_mm_al * ALUMINIUM_G_CM3
+    attenuation = ANODE_G_CM2 * mass_attenuation_cm2_g("tungsten", energy)
+    attenuation += aluminium_g_cm2 * mass_attenuation_cm2_g("aluminium", energy)
     photons = (tube_kvp - energy) / energy * np.exp(-attenuation)
     absorbed = -np.expm1(-SCINTILLATOR_G_CM2 * caesium_iodide_cm2_g(energy))
     signal = (photons * absorbed * energy).reshape(bins, per_bin)
