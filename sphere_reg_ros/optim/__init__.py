@@ -1,0 +1,1 @@
+"""Optimisers over poses: batched, differentiable, traced."""

@@ -1,0 +1,175 @@
+"""From an X-ray to a pose: start, coarse to fine Levenberg-Marquardt, gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from sphere_reg_ros import __version__
+from sphere_reg_ros.geometry.camera import Camera
+from sphere_reg_ros.imaging.ct import CtVolume
+from sphere_reg_ros.imaging.xray import XrayImage, to_line_integral, validate_xray
+from sphere_reg_ros.registration import quality, starts
+from sphere_reg_ros.registration.clock import StageClock
+from sphere_reg_ros.registration.device import choose_device
+from sphere_reg_ros.registration.levels import LevelSolver, StageSolution
+from sphere_reg_ros.registration.pyramid import VolumePyramid, XrayLevel, xray_level
+from sphere_reg_ros.registration.result import RegistrationResult, TraceStep
+from sphere_reg_ros.registration.settings import RegistrationSettings
+from sphere_reg_ros.registration.truncation import TruncationMap
+
+PHOTOMETRIC_MODEL_ID = "photometric"
+
+
+@dataclass(frozen=True)
+class View:
+    """A further X-ray of the same patient, taken by a camera whose place is known.
+
+    Attributes:
+        xray: the image.
+        camera: its camera.
+        T_view_reference: ``(4, 4)``, pose of the reference camera in this camera, mm.
+    """
+
+    xray: XrayImage
+    camera: Camera
+    T_view_reference: ArrayLike
+
+
+class RegistrationPipeline:
+    """Registers X-rays to one CT; keeps the CT's volumes, renderers and compiled kernels between calls."""
+
+    def __init__(
+        self,
+        ct: CtVolume,
+        settings: RegistrationSettings | None = None,
+        device: str = "auto",
+    ) -> None:
+        self.ct = ct
+        self.settings = settings or RegistrationSettings()
+        self.device = choose_device(device)
+        self.centre_ct = ct.reference_point().to(torch.float64)
+        self._volumes = VolumePyramid(ct, self.settings.backend, self.device)
+        self._truncation = TruncationMap(ct, self.settings.backend, self.device)
+        self._bone_points_mm = quality.bone_points(ct)
+
+    def prepare(self) -> None:
+        """Build all volumes and compile all kernels, so that the first X-ray is as fast as the next."""
+        camera = Camera.centred(32)
+        pose = starts.reported_view((0.0, 0.0), camera, self.centre_ct)[None]
+        for level in self.settings.levels:
+            renderer = self._volumes.renderer(level.voxel_mm)
+            renderer.render(pose, camera, level.step_mm)
+            renderer.render_with_jacobian(pose, camera, self.centre_ct, level.step_mm)
+        self._truncation.outside_mm(pose, camera)
+
+    def drr(self, T_camera_ct: ArrayLike, camera: Camera) -> Float[Tensor, "h w"]:
+        """Line integrals of the full CT at a pose, dimensionless."""
+        finest = self.settings.levels[-1]
+        pose = torch.as_tensor(np.asarray(T_camera_ct), dtype=torch.float64)[None]
+        return self._volumes.renderer(finest.voxel_mm).render(pose, camera, finest.step_mm)[0, 0].cpu()
+
+    def register(
+        self,
+        xray: XrayImage,
+        camera: Camera,
+        T_initial: ArrayLike | None = None,
+        *,
+        further_views: Sequence[View] = (),
+        should_stop: Callable[[], bool] | None = None,
+        on_iteration: Callable[[TraceStep], None] | None = None,
+        timeout_s: float | None = None,
+    ) -> RegistrationResult:
+        """Find the pose of the CT in the X-ray's camera.
+
+        Args:
+            xray: one X-ray; ``camera`` describes it at its own resolution.
+            T_initial: ``T_camera_ct`` in mm to start from; without it the C-arm's reported angles, else a search.
+            further_views: X-rays of the same patient by other cameras, registered together with the first.
+            should_stop: asked at every iteration.
+            on_iteration: told of every iteration, hypotheses in the lead first.
+            timeout_s: limit for the whole call.
+
+        Raises:
+            InputError: an X-ray, a camera or the initial pose cannot be used; the kind says which.
+            RegistrationCancelled: ``should_stop`` answered true.
+            RegistrationTimeout: the limit passed.
+        """
+        clock = StageClock(should_stop, timeout_s)
+        with clock.stage("preprocess"):
+            views = [View(xray, camera, np.eye(4)), *further_views]
+            pyramids = [self._pyramid(view) for view in views]
+            relative = [torch.as_tensor(np.asarray(view.T_view_reference), dtype=torch.float64) for view in views]
+        with clock.stage("start"):
+            poses = self._starts(xray, camera, T_initial)
+        solver = LevelSolver(self._volumes, self._truncation, self.centre_ct, self.settings)
+        trace: list[TraceStep] = []
+        iterations = 0
+
+        def observe(step: TraceStep) -> None:
+            clock.check()
+            if on_iteration is not None:
+                on_iteration(step)
+
+        solution: StageSolution | None = None
+        for index, level in enumerate(self.settings.levels):
+            with clock.stage(level.name):
+                levels = [pyramid[index] for pyramid in pyramids]
+                solution = solver.solve(levels, relative, poses, observe)
+                poses = solution.best(self._keep(index, len(poses)), self.centre_ct)
+                iterations += solution.evaluations
+                trace.extend(solution.trace)
+        assert solution is not None
+        with clock.stage("gate"):
+            verdict = quality.judge(
+                solution, self.centre_ct, self._bone_points_mm, self.settings.gate
+            )
+        return RegistrationResult(
+            T_camera_ct=poses[0].cpu().numpy(),
+            accepted=not verdict.reasons,
+            reasons=verdict.reasons,
+            covariance=verdict.covariance,
+            probability=verdict.probability,
+            expected_error_mm=verdict.expected_error_mm,
+            scores=verdict.scores,
+            timings_ms=clock.timings_ms(),
+            iterations=iterations,
+            trace=tuple(trace),
+            ct_sha256=self.ct.sha256,
+            model_id=PHOTOMETRIC_MODEL_ID,
+            version=__version__,
+            centre_ct=self.centre_ct.numpy(),
+            camera=camera,
+        )
+
+    def _pyramid(self, view: View) -> list[XrayLevel]:
+        validate_xray(view.xray, view.camera)
+        line_integral, mask = to_line_integral(view.xray)
+        return [
+            xray_level(line_integral, mask, view.camera, level, self.device)
+            for level in self.settings.levels
+        ]
+
+    def _starts(
+        self, xray: XrayImage, camera: Camera, T_initial: ArrayLike | None
+    ) -> Float64[Tensor, "b 4 4"]:
+        if T_initial is not None:
+            pose = starts.check_initial_pose(T_initial, self.ct, camera)
+            return starts.hypotheses(pose, self.centre_ct, self.settings.hypotheses, self.settings.seed)
+        if xray.angles_deg is not None:
+            pose = starts.reported_view(xray.angles_deg, camera, self.centre_ct)
+            return starts.hypotheses(pose, self.centre_ct, self.settings.around_reported, self.settings.seed)
+        return starts.search_views(camera, self.centre_ct, self.settings.search)
+
+    def _keep(self, level_index: int, batch: int) -> int:
+        """How many hypotheses leave a level: a few the first, one every later one."""
+        if level_index > 0:
+            return 1
+        searched = batch > max(self.settings.hypotheses.count, self.settings.around_reported.count)
+        return self.settings.search.keep if searched else self.settings.hypotheses.keep

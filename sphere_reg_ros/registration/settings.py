@@ -1,0 +1,123 @@
+"""Every choice of the photometric pipeline, with the reason for its default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class LevelSettings:
+    """One resolution of the pyramid.
+
+    Attributes:
+        longest_side_px: the X-ray is averaged down to this; a smaller X-ray is taken as it is.
+        voxel_mm: the CT is averaged to about this spacing; 0 keeps the CT's own.
+        step_mm: sampling step of the DRR along the ray.
+        window_mm: side of the normalisation window on the detector. Large windows widen the basin, small ones
+            sharpen the optimum and resist scatter.
+        max_iterations: renderings allowed at this level.
+        step_tolerance_mm: a shorter step ends the level.
+    """
+
+    longest_side_px: int
+    voxel_mm: float
+    step_mm: float
+    window_mm: float
+    max_iterations: int
+    step_tolerance_mm: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.longest_side_px} px"
+
+
+COARSE = LevelSettings(32, 8.0, 8.0, 280.0, 10, 0.5)
+MEDIUM = LevelSettings(64, 4.0, 4.0, 155.0, 12, 0.2)
+FINE = LevelSettings(128, 2.0, 2.5, 80.0, 10, 0.05)
+FINEST = LevelSettings(256, 0.0, 1.5, 40.0, 6, 0.01)
+
+
+@dataclass(frozen=True)
+class HypothesisSettings:
+    """Starts that are tried together at the coarsest level, spread around the given one.
+
+    Attributes:
+        count: number of starts, the given one included.
+        rotation_deg: standard deviation of each component of the rotation vector.
+        in_plane_mm: standard deviation along image columns and rows.
+        depth_mm: standard deviation along the optical axis.
+        keep: how many of them go on to the second level.
+    """
+
+    count: int = 16
+    rotation_deg: float = 10.0
+    in_plane_mm: float = 15.0
+    depth_mm: float = 30.0
+    keep: int = 3
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Views that are tried where nothing is known about the pose.
+
+    Attributes:
+        orbital_deg: orbital angles, 0 is AP.
+        cranial_deg: cranial angles.
+        source_to_centre_share: distances of the reference point from the source, as shares of the SDD.
+        keep: how many of them go on to the second level.
+    """
+
+    orbital_deg: tuple[float, ...] = tuple(float(angle) for angle in range(-105, 106, 15))
+    cranial_deg: tuple[float, ...] = (-30.0, -15.0, 0.0, 15.0, 30.0)
+    source_to_centre_share: tuple[float, ...] = (0.745,)
+    keep: int = 6
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """Limits of the quality gate; each one that is passed over gives a reason for rejection.
+
+    Attributes:
+        min_similarity: correlation of the locally normalised images at the finest level.
+        min_inlier_share: weight that the robust cost leaves to the pixels.
+        min_overlap_share: share of the X-ray's valid pixels that the CT explains.
+        max_expected_error_mm: root mean square error of the bone that the covariance implies.
+        covariance_scale: brings the cluster-robust covariance to measured errors.
+    """
+
+    min_similarity: float = 0.6
+    min_inlier_share: float = 0.5
+    min_overlap_share: float = 0.2
+    max_expected_error_mm: float = 2.0
+    covariance_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class RegistrationSettings:
+    """The photometric pipeline.
+
+    Attributes:
+        levels: from coarse to fine; the first one runs all hypotheses in one batch.
+        hypotheses: starts around a given initial pose.
+        around_reported: starts around the angles that the C-arm reports; the patient's place is not in them.
+        search: starts where nothing is known.
+        deviation_floor: contrast, as a line integral, below which a window counts as noise.
+        tukey_cutoff: residuals beyond this many robust deviations lose all weight at the finest levels.
+        truncation_tolerance_mm: a ray that would cross more than this of the patient outside the CT is left out.
+        gate: limits of the accept/reject decision.
+        backend: renderer, see :func:`sphere_reg_ros.drr.renderer.make_renderer`.
+        seed: of the hypotheses.
+    """
+
+    levels: tuple[LevelSettings, ...] = (COARSE, MEDIUM, FINE, FINEST)
+    hypotheses: HypothesisSettings = field(default_factory=HypothesisSettings)
+    around_reported: HypothesisSettings = field(
+        default_factory=lambda: HypothesisSettings(count=48, rotation_deg=10.0, in_plane_mm=40.0, depth_mm=60.0, keep=4)
+    )
+    search: SearchSettings = field(default_factory=SearchSettings)
+    deviation_floor: float = 0.05
+    tukey_cutoff: float = 4.685
+    truncation_tolerance_mm: float = 5.0
+    gate: GateSettings = field(default_factory=GateSettings)
+    backend: str = "auto"
+    seed: int = 0

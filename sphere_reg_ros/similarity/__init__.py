@@ -1,0 +1,1 @@
+"""Measures of agreement between an X-ray and a DRR, each with its derivative."""
