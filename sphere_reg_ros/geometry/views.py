@@ -13,6 +13,9 @@ from sphere_reg_ros.geometry import se3
 SOURCE_TO_CENTRE_MM = 760.0
 """Where a C-arm with an SDD of 1020 mm usually holds the patient."""
 
+SOURCE_TO_CENTRE_SHARE = 760.0 / 1020.0
+"""The same for other C-arms, as a share of their SDD."""
+
 
 def ap_rotation() -> Float64[Tensor, "3 3"]:
     """The AP view: source anterior; camera x is patient left, y inferior, z posterior (LPS)."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sphere_reg_ros.geometry.camera import Camera
 from sphere_reg_ros.geometry.se3 import apply_twist
-from sphere_reg_ros.geometry.views import ap_pose, sample_perturbation
+from sphere_reg_ros.geometry.views import SOURCE_TO_CENTRE_SHARE, ap_pose, sample_perturbation
 from sphere_reg_ros.imaging.ct import CtVolume, patient_clear_of_source_and_detector
 from sphere_reg_ros.imaging.simulate_errors import PoseSamplingError
 
@@ -52,7 +52,7 @@ def sample_poses(
         PoseSamplingError: a thousand draws in a row were not clear.
     """
     centre = ct.reference_point()
-    middle = ap_pose(centre, camera=camera) if base is None else base.to(torch.float64)
+    middle = ap_pose(centre, SOURCE_TO_CENTRE_SHARE * camera.sdd_mm) if base is None else base.to(torch.float64)
     generator = torch.Generator().manual_seed(seed)
     poses = []
     for _ in range(n):

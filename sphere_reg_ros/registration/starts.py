@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from sphere_reg_ros.geometry import se3
 from sphere_reg_ros.geometry.camera import Camera
-from sphere_reg_ros.geometry.views import sample_perturbation, view_pose
+from sphere_reg_ros.geometry.camera_formats import checked_transform
+from sphere_reg_ros.geometry.errors import TransformError
+from sphere_reg_ros.geometry.views import (
+    SOURCE_TO_CENTRE_SHARE,
+    sample_perturbation,
+    view_pose,
+)
 from sphere_reg_ros.imaging.ct import CtVolume
 from sphere_reg_ros.registration.errors import InitialPoseError
 from sphere_reg_ros.registration.settings import HypothesisSettings, SearchSettings
-
-SOURCE_TO_CENTRE_SHARE = 0.745
-"""760 mm of 1020 mm: where a C-arm usually holds the patient, as a share of the SDD."""
-
-RIGIDITY_TOLERANCE = 1e-4
-
 
 def check_initial_pose(T_camera_ct: object, ct: CtVolume, camera: Camera) -> Float64[Tensor, "4 4"]:
     """Refuse what is no rigid transform, and poses under which the X-ray cannot show the CT.
@@ -29,22 +28,9 @@ def check_initial_pose(T_camera_ct: object, ct: CtVolume, camera: Camera) -> Flo
         InitialPoseError: with the offending figure.
     """
     try:
-        matrix = np.asarray(T_camera_ct, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InitialPoseError(f"initial pose is not a matrix of numbers ({error})") from error
-    if matrix.shape != (4, 4):
-        raise InitialPoseError(f"initial pose has shape {matrix.shape}, a 4x4 matrix in mm is needed")
-    if not np.isfinite(matrix).all():
-        raise InitialPoseError("initial pose holds NaN or infinite values")
-    rotation = matrix[:3, :3]
-    deviation = float(np.abs(rotation.T @ rotation - np.eye(3)).max())
-    bottom = float(np.abs(matrix[3] - np.array([0.0, 0.0, 0.0, 1.0])).max())
-    if deviation > RIGIDITY_TOLERANCE or bottom > RIGIDITY_TOLERANCE or np.linalg.det(rotation) < 0.0:
-        raise InitialPoseError(
-            f"initial pose is not rigid: |RᵀR - I| is {deviation:.2g} (limit {RIGIDITY_TOLERANCE:g}), "
-            f"det R is {np.linalg.det(rotation):.3g}; give a rotation and a translation in mm"
-        )
-    pose = torch.from_numpy(matrix)
+        pose = checked_transform(T_camera_ct, "initial pose")
+    except TransformError as error:
+        raise InitialPoseError(str(error)) from error
     _check_in_view(pose, ct, camera)
     return pose
 

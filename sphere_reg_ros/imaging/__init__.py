@@ -1,0 +1,1 @@
+"""CT and X-ray input, and simulated X-rays."""
