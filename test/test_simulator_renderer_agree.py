@@ -1,7 +1,7 @@
 """Two independent ray marchers, the simulator's and the registration's, must see the same geometry.
 
-They share no code, so a half-pixel or half-voxel slip in either shows here. The phantom stays within the
-range where both make attenuation linear in HU; the materials are compared elsewhere.
+They share no code, so a half-pixel or half-voxel slip in either shows here. The phantom stays
+within the range where both make attenuation linear in HU.
 """
 
 from __future__ import annotations

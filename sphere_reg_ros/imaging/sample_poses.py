@@ -41,8 +41,8 @@ def sample_poses(
         rotation_deg: Standard deviation of each component of the rotation vector.
         in_plane_mm: Standard deviation of the shift along x and along y.
         depth_mm: Standard deviation of the shift along z.
-        base: The view in the middle; None is the AP view with the reference point 760 mm from the
-            source.
+        base: The view in the middle; None is the AP view with the reference point 760/1020 of the
+            source-detector distance from the source.
         margin_mm: Least distance of the patient to the source and to the detector's plane.
 
     Returns:
@@ -52,7 +52,11 @@ def sample_poses(
         PoseSamplingError: a thousand draws in a row were not clear.
     """
     centre = ct.reference_point()
-    middle = ap_pose(centre, SOURCE_TO_CENTRE_SHARE * camera.sdd_mm) if base is None else base.to(torch.float64)
+    middle = (
+        ap_pose(centre, SOURCE_TO_CENTRE_SHARE * camera.sdd_mm)
+        if base is None
+        else base.to(torch.float64)
+    )
     generator = torch.Generator().manual_seed(seed)
     poses = []
     for _ in range(n):
@@ -64,8 +68,8 @@ def sample_poses(
                 break
         else:
             raise PoseSamplingError(
-                f"{ATTEMPTS_PER_POSE} poses in a row put the patient within {margin_mm:g} mm of the "
-                f"source or the detector (source-detector distance {camera.sdd_mm:g} mm): "
+                f"{ATTEMPTS_PER_POSE} poses in a row put the patient within {margin_mm:g} mm of "
+                f"the source or the detector (source-detector distance {camera.sdd_mm:g} mm): "
                 "use a longer distance, a base pose midway, or a smaller spread"
             )
     return torch.stack(poses) if poses else torch.empty(0, 4, 4, dtype=torch.float64)

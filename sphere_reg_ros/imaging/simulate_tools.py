@@ -70,7 +70,7 @@ def screw(
     axis = (tip - head) / length
 
     def disc(start: float, end: float, radius: float) -> Cylinder:
-        ends = (tuple((head + axis * s).tolist()) for s in (start, end))
+        ends = _point(head + axis * start), _point(head + axis * end)
         return Cylinder(*ends, radius, metal=metal, frame=frame)
 
     threads = max(1, int(length / pitch_mm))

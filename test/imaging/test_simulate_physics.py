@@ -99,10 +99,11 @@ def test_the_spectrum_bins_reproduce_the_continuous_spectrum() -> None:
 def test_beam_hardening_comes_with_the_spectrum_and_goes_without() -> None:
     camera = Camera.centred(1, detector_mm=1.0)
 
-    def attenuation_per_cm(slices: int, settings: XraySettings) -> float:
-        ct = ct_of(np.zeros((slices, 8, 8), np.int16), grid((slices, 8, 8), (10.0, 10.0, 10.0)))
+    def attenuation_per_cm(centimetres: int, settings: XraySettings) -> float:
+        shape = (2 * centimetres, 8, 8)
+        ct = ct_of(np.zeros(shape, np.int16), grid(shape, (10.0, 10.0, 5.0)))
         image = primary_intensity(ct, camera, in_front(600.0), settings)
-        return float(-np.log(image[0, 0])) / slices
+        return float(-np.log(image[0, 0])) / centimetres
 
     thin, thick = (attenuation_per_cm(n, XraySettings()) for n in (1, 25))
     # NIST: water falls from 0.248 to 0.206 /cm between the 44 keV that 90 kVp starts as and 60 keV.

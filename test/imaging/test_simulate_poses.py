@@ -14,11 +14,11 @@ from sphere_reg_ros.imaging.simulate_errors import PoseSamplingError
 
 
 def box_ct(half_mm: float) -> CtVolume:
-    """A cube of water, ``2·half_mm`` wide, in the middle of air, off the origin."""
+    """A cube of water in the middle of air, off the origin; its outer voxels lie at ± half_mm."""
     n = 20
     hu = np.full((n, n, n), -1000, np.int16)
     hu[5:15, 5:15, 5:15] = 0
-    spacing = half_mm / 5.0
+    spacing = half_mm / 4.5
     T = np.diag([spacing, spacing, spacing, 1.0])
     T[:3, 3] = np.array([40.0, -70.0, 15.0]) - 0.5 * (n - 1) * spacing
     return CtVolume(torch.from_numpy(hu), torch.from_numpy(T), "0" * 64, "test")
@@ -29,7 +29,7 @@ AP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 
 
 def corners_camera(half_mm: float, poses: np.ndarray) -> np.ndarray:
-    """``(n, 8, 3)``: the water cube's own corners in camera mm."""
+    """``(n, 8, 3)``: the centres of the water cube's corner voxels in camera mm."""
     signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, 8)
     corners = CENTRE[:, None] + half_mm * signs
     return (poses[:, :3, :3] @ corners + poses[:, :3, 3:]).transpose(0, 2, 1)
@@ -39,7 +39,7 @@ def test_the_spread_has_the_moments_asked_for() -> None:
     camera = Camera.centred(64, sdd_mm=1520.0)
     poses = sample_poses(box_ct(20.0), camera, 1500, 1, 12.0, 30.0, 60.0).numpy()
     rotation = Rotation.from_matrix(poses[:, :3, :3] @ AP.T).as_rotvec(degrees=True)
-    shift = poses[:, :3, :3] @ CENTRE + poses[:, :3, 3] - [0.0, 0.0, 760.0]
+    shift = poses[:, :3, :3] @ CENTRE + poses[:, :3, 3] - [0.0, 0.0, 760.0 / 1020.0 * 1520.0]
     # 1500 draws: 3 sigma is 7.7 % of a mean's scale and 5.5 % of a deviation.
     np.testing.assert_allclose(rotation.std(0), 12.0, rtol=0.06)
     np.testing.assert_allclose(rotation.mean(0), 0.0, atol=1.0)
@@ -57,7 +57,6 @@ def test_poses_in_which_the_patient_meets_source_or_detector_are_drawn_again() -
     assert 0.1 < ((depth < 10.0) | (depth > 1010.0)).any(1).mean() < 0.9
     poses = sample_poses(ct, camera, 60, 3).numpy()
     depth = corners_camera(half_mm, poses)[..., 2]
-    # The body's box holds the cube; its corners may be up to a voxel further out.
     assert depth.min() > 10.0 and depth.max() < 1010.0
     assert len(poses) == 60
 
