@@ -85,7 +85,10 @@ def _detect(
         image = detector.blur(image, settings.blur_sigma_mm, share, width_mm, pitch_mm)
     if settings.electronic_noise > 0.0:
         image = detector.electronic_noise(image, settings.electronic_noise, electronics)
-    return detector.digitise(image, settings.exposure, settings.gamma, settings.bits)
+    image = detector.digitise(image, settings.exposure, settings.gamma, settings.bits)
+    if settings.collimation is not None and settings.collimation.blanked:
+        image[irradiated < 0.5] = 0.0
+    return image
 
 
 def primary_intensity(

@@ -24,6 +24,8 @@ class Collimation:
         rotation_deg: Of the rectangle, clockwise in the image.
         penumbra_mm: Standard deviation of the blades' soft edge on the detector.
         leakage: Share of the beam that passes the blades.
+        blanked: Whether the image is black outside, as behind an electronic shutter or beyond an
+            image intensifier's disc; otherwise scatter shows there.
 
     Raises:
         SimulationSettingsError: a size or penumbra that is not positive, or leakage outside 0..1.
@@ -35,6 +37,7 @@ class Collimation:
     rotation_deg: float = 0.0
     penumbra_mm: float = 1.5
     leakage: float = 0.001
+    blanked: bool = False
 
     def __post_init__(self) -> None:
         """Refuse blades that cannot be."""
@@ -77,11 +80,13 @@ def random_collimation(generator: np.random.Generator) -> Collimation:
     """An opening over most of the detector: a rotated rectangle or an image intensifier's disc."""
     centre = generator.uniform(-0.08, 0.08, 2)
     if generator.random() < 0.4:
-        return Collimation("circle", (centre[0], centre[1]), (generator.uniform(0.85, 1.0), 1.0))
+        radius = generator.uniform(0.85, 1.0)
+        return Collimation("circle", (centre[0], centre[1]), (radius, 1.0), blanked=True)
     half_size = generator.uniform(0.65, 1.0, 2)
     return Collimation(
         "rectangle",
         (centre[0], centre[1]),
         (half_size[0], half_size[1]),
         generator.normal(0.0, 4.0) if generator.random() < 0.5 else 0.0,
+        blanked=bool(generator.random() < 0.5),
     )

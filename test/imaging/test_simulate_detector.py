@@ -191,6 +191,9 @@ def test_blades_cut_the_primary_and_scatter_reaches_under_them() -> None:
     assert image[:14].max() == 0.0
     scattered = shoot(replace(CLEAN, collimation=blades, scatter_to_primary=0.3))
     assert scattered[:14].min() > 0.0
+    blank = shoot(replace(CLEAN, collimation=replace(blades, blanked=True), scatter_to_primary=0.3))
+    assert blank[:14].max() == 0.0
+    np.testing.assert_array_equal(blank[20:44, 20:44], scattered[20:44, 20:44])
 
 
 @pytest.mark.parametrize(
