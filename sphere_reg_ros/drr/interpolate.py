@@ -33,9 +33,7 @@ def sample(
         return flat[:, base + (dx + dy * row + dz * slab)]
 
     v00, v10, v01, v11 = at(0, 0, 0), at(0, 1, 0), at(0, 0, 1), at(0, 1, 1)
-    x00, x10, x01, x11 = (
-        at(1, dy, dz) - v for v, dy, dz in ((v00, 0, 0), (v10, 1, 0), (v01, 0, 1), (v11, 1, 1))
-    )
+    x00, x10, x01, x11 = (at(1, dy, dz) - v for v, dy, dz in ((v00, 0, 0), (v10, 1, 0), (v01, 0, 1), (v11, 1, 1)))
     y00, y10, y01, y11 = v00 + fx * x00, v10 + fx * x10, v01 + fx * x01, v11 + fx * x11
     z0, z1 = y00 + fy * (y10 - y00), y01 + fy * (y11 - y01)
     value = z0 + fz * (z1 - z0)

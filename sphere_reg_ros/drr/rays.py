@@ -31,9 +31,7 @@ def camera_rays(camera: Camera, device: torch.device, dtype: torch.dtype) -> Cam
     return CameraRays(points / length[..., None], length)
 
 
-def voxel_from_camera(
-    T_camera_ct: Float[Tensor, "b 4 4"], T_ct_voxel: Float[Tensor, "4 4"]
-) -> Float[Tensor, "b 4 4"]:
+def voxel_from_camera(T_camera_ct: Float[Tensor, "b 4 4"], T_ct_voxel: Float[Tensor, "4 4"]) -> Float[Tensor, "b 4 4"]:
     """``T_voxel_camera``: camera millimetres to voxel indices, float64.
 
     A point ``s·d`` on a ray lies at ``M·d·s + o`` with ``M`` the upper left 3x3 block and ``o`` the last

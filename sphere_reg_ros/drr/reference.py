@@ -18,9 +18,7 @@ from sphere_reg_ros.geometry.camera import Camera
 class ReferenceRenderer(Renderer):
     """Renders in float64, one step of all rays at a time; images and Jacobians are float64 too."""
 
-    def render(
-        self, T_camera_ct: Float64[Tensor, "b 4 4"], camera: Camera, step_mm: float
-    ) -> Float[Tensor, "b c h w"]:
+    def render(self, T_camera_ct: Float64[Tensor, "b 4 4"], camera: Camera, step_mm: float) -> Float[Tensor, "b c h w"]:
         """See `Renderer.render`; float64. Autograd reaches the volume only."""
         centre = torch.zeros(3, dtype=torch.float64)
         return self.render_with_jacobian(T_camera_ct, camera, centre, step_mm).image

@@ -46,9 +46,7 @@ class Renderer(ABC):
         self.volume = volume
 
     @abstractmethod
-    def render(
-        self, T_camera_ct: Float64[Tensor, "b 4 4"], camera: Camera, step_mm: float
-    ) -> Float[Tensor, "b c h w"]:
+    def render(self, T_camera_ct: Float64[Tensor, "b 4 4"], camera: Camera, step_mm: float) -> Float[Tensor, "b c h w"]:
         """Line integrals from the source to the detector, float32.
 
         Args:
@@ -94,9 +92,7 @@ def check_request(T_camera_ct: Tensor, step_mm: float) -> None:
         RayStepError: a step that is not positive and finite.
     """
     if T_camera_ct.ndim != 3 or T_camera_ct.shape[1:] != (4, 4):
-        raise PoseShapeError(
-            f"T_camera_ct is a batch of 4x4 matrices, got shape {tuple(T_camera_ct.shape)}"
-        )
+        raise PoseShapeError(f"T_camera_ct is a batch of 4x4 matrices, got shape {tuple(T_camera_ct.shape)}")
     if not bool(torch.isfinite(T_camera_ct).all()):
         raise PoseShapeError("T_camera_ct holds NaN or infinity: check the pose that was given")
     if not (math.isfinite(step_mm) and step_mm > 0.0):
@@ -141,6 +137,4 @@ def make_renderer(
         from sphere_reg_ros.drr.diffdrr_backend import DiffDrrRenderer
 
         return DiffDrrRenderer(placed)
-    raise BackendError(
-        f"unknown renderer {backend!r}: choose auto, cpu, torch, reference or diffdrr"
-    )
+    raise BackendError(f"unknown renderer {backend!r}: choose auto, cpu, torch, reference or diffdrr")

@@ -27,7 +27,7 @@ def twist_jacobian(
     ends: Float[Tensor, "b c h w"],
     direction: Float[Tensor, "h w 3"],
     centre_camera: Float[Tensor, "b 3"],
-    reference_mm: Float[Tensor, "b"],
+    reference_mm: Float[Tensor, " b"],
 ) -> Float[Tensor, "b c 6 h w"]:
     """The six columns, from the gathered gradients in camera axes.
 
@@ -41,9 +41,7 @@ def twist_jacobian(
     """
     along = (g0 * direction).sum(-1)
     exact = g0 + direction * (ends - along)[..., None]
-    lever = (
-        centre_camera[:, None, None, :] - reference_mm[:, None, None, None] * direction
-    )  # (b, h, w, 3)
+    lever = centre_camera[:, None, None, :] - reference_mm[:, None, None, None] * direction  # (b, h, w, 3)
     turn = torch.linalg.cross(lever[:, None].expand_as(exact), exact)
     turn = turn - torch.linalg.cross(direction.expand_as(g1), g1)
     return torch.cat([-exact, turn], dim=-1).movedim(-1, 2)

@@ -36,8 +36,7 @@ class AttenuationVolume:
         """Refuse what no ray can be integrated through."""
         if self.values.ndim != 4 or 0 in self.values.shape:
             raise AttenuationVolumeError(
-                f"an attenuation volume is (channels, z, y, x), got {tuple(self.values.shape)}: "
-                "add the channel dimension"
+                f"an attenuation volume is (channels, z, y, x), got {tuple(self.values.shape)}: add the channel dimension"
             )
         if not self.values.is_floating_point():
             raise AttenuationVolumeError(
@@ -45,14 +44,11 @@ class AttenuationVolume:
                 "convert Hounsfield units with imaging.attenuation.hu_to_mu"
             )
         if self.T_ct_voxel.shape != (4, 4):
-            raise AttenuationVolumeError(
-                f"T_ct_voxel is a 4x4 matrix, got shape {tuple(self.T_ct_voxel.shape)}"
-            )
+            raise AttenuationVolumeError(f"T_ct_voxel is a 4x4 matrix, got shape {tuple(self.T_ct_voxel.shape)}")
         determinant = float(torch.linalg.det(self.T_ct_voxel[:3, :3].double()))
         if not abs(determinant) > 1e-12:
             raise AttenuationVolumeError(
-                f"T_ct_voxel has determinant {determinant:g}: a voxel needs a volume; check the "
-                "spacing and the axis directions"
+                f"T_ct_voxel has determinant {determinant:g}: a voxel needs a volume; check the spacing and the axis directions"
             )
 
     @staticmethod
@@ -73,6 +69,12 @@ class AttenuationVolume:
         """Where the values live; the transform stays on the CPU."""
         return self.values.device
 
+    def centre_mm(self) -> Float64[Tensor, "3"]:
+        """Middle of the grid, LPS mm."""
+        z, y, x = self.values.shape[1:]
+        middle = torch.tensor([(x - 1) / 2, (y - 1) / 2, (z - 1) / 2, 1.0], dtype=torch.float64)
+        return (self.T_ct_voxel @ middle)[:3]
+
     def to(self, device: torch.device | str) -> AttenuationVolume:
         """The same volume with its values on another device."""
         return replace(self, values=self.values.to(device))
@@ -87,9 +89,7 @@ class AttenuationVolume:
         """
         factors = (factor, factor, factor) if isinstance(factor, int) else factor
         if min(factors) < 1:
-            raise AttenuationVolumeError(
-                f"a downsampling factor is an integer of at least 1, got {factors}"
-            )
+            raise AttenuationVolumeError(f"a downsampling factor is an integer of at least 1, got {factors}")
         fx, fy, fz = factors
         z, y, x = self.values.shape[1:]
         padded = torch.nn.functional.pad(self.values, (0, -x % fx, 0, -y % fy, 0, -z % fz))

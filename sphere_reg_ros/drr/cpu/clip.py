@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 
-@numba.njit(inline="always", error_model="numpy")
+@numba.njit(cache=True, error_model="numpy")
 def clip_axis(origin, slope, low, high, first, last):  # type: ignore[no-untyped-def]
     """Cut the interval of distances ``[first, last]`` to where ``low < origin + s·slope < high``.
 
@@ -23,7 +23,7 @@ def clip_axis(origin, slope, low, high, first, last):  # type: ignore[no-untyped
     return max(first, near), min(last, far)
 
 
-@numba.njit(inline="always", error_model="numpy")
+@numba.njit(cache=True, error_model="numpy")
 def cell_range(first, last, step):  # type: ignore[no-untyped-def]
     """Indices ``[begin, end)`` of the midpoints ``(k + ½)·step`` within ``[first, last]``."""
     if first > last:

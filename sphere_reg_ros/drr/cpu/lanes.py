@@ -133,16 +133,12 @@ class LaneBuilder:
 
     def prefetch(self, address: Any) -> None:
         """Ask for a cache line ahead of its use."""
-        name = "llvm.prefetch.p0"
         kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer(), INT, INT, INT])
-        function = self.ir.module.globals.get(name) or ir.Function(self.ir.module, kind, name)
+        function = self.ir.module.declare_intrinsic("llvm.prefetch", [BYTE.as_pointer()], kind)
         self.ir.call(function, [address, INT(0), INT(3), INT(1)])
 
     def _concatenate(self, vectors: list[Any]) -> Any:
         while len(vectors) > 1:
             count = vectors[0].type.count
-            vectors = [
-                self.shuffle(a, b, list(range(2 * count)))
-                for a, b in zip(vectors[::2], vectors[1::2], strict=True)
-            ]
+            vectors = [self.shuffle(a, b, list(range(2 * count))) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
         return vectors[0]

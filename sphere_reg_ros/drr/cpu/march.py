@@ -84,9 +84,7 @@ def _value(lanes: LaneBuilder, grid: _Grid, places: list[Any], _: Any) -> list[A
     return [lanes.mix(fz, z0, lanes.sub(z1, z0))]
 
 
-def _value_and_gradient(
-    lanes: LaneBuilder, grid: _Grid, places: list[Any], lever: Any
-) -> list[Any]:
+def _value_and_gradient(lanes: LaneBuilder, grid: _Grid, places: list[Any], lever: Any) -> list[Any]:
     """Terms of the image and of both gathered gradients."""
     index, (fx, fy, fz) = grid.cell(lanes, places)
     offsets = lanes.lane_offsets(index)
@@ -110,9 +108,7 @@ def _value_and_gradient(
 def _emit_loop(context: Any, builder: Any, signature: Any, args: Any, terms: Any, rows: int) -> Any:
     """``for count in range(begin, end): sums += terms(count)``, all of it in registers."""
     lanes = LaneBuilder(builder)
-    field, sums_at, places_at = (
-        context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 2, 3)
-    )
+    field, sums_at, places_at = (context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 2, 3))
     grid = _Grid(lanes, field, args[1])
     lever_first, lever_step = (lanes.load(sums_at.data, row, FLOATS) for row in range(2))
     fixed = [lanes.load(places_at.data, row, LONGS) for row in range(6)]
@@ -131,10 +127,7 @@ def _emit_loop(context: Any, builder: Any, signature: Any, args: Any, terms: Any
     grid.prefetch(lanes, state[4:7])
     change = [LONG(1), *fixed[3:], *(lanes.outer(step) for step in fixed[3:])]
     new = [builder.add(old, step) for old, step in zip(state[:7], change, strict=True)]
-    new += [
-        lanes.add(total, term)
-        for total, term in zip(state[7:], terms(lanes, grid, state[1:4], lever), strict=True)
-    ]
+    new += [lanes.add(total, term) for total, term in zip(state[7:], terms(lanes, grid, state[1:4], lever), strict=True)]
     for variable, value in zip(state, new, strict=True):
         variable.add_incoming(value, builder.basic_block)
     builder.branch(head)

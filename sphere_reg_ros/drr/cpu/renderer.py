@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from sphere_reg_ros.drr.cpu import kernels
-from sphere_reg_ros.drr.cpu.schedule import LAUNCH
+from sphere_reg_ros.drr.cpu.operators import drr_image, drr_image_and_jacobian
 from sphere_reg_ros.drr.interpolate import PADDING, padded
+from sphere_reg_ros.drr.pose_gradient import with_pose_gradient
 from sphere_reg_ros.drr.rays import voxel_from_camera
 from sphere_reg_ros.drr.renderer import DrrWithJacobian, Renderer, check_request
 from sphere_reg_ros.drr.volume import AttenuationVolume
@@ -16,21 +16,24 @@ from sphere_reg_ros.geometry.camera import Camera
 
 
 class CpuRenderer(Renderer):
-    """Image and pose Jacobian in one pass of a compiled, parallel kernel."""
+    """Image and pose Jacobian in one pass of a compiled, parallel kernel.
+
+    Threads: as many as `numba.get_num_threads` says, see `sphere_reg_ros.drr.cpu.schedule`; safe to call from several threads.
+    The first call in a fresh installation compiles the kernels, some seconds, and keeps them on disk.
+    """
 
     def __init__(self, volume: AttenuationVolume) -> None:
         super().__init__(volume)
-        self._field = padded(volume.values.detach().float()).contiguous().numpy()
+        self._fixed = None if volume.values.requires_grad else padded(volume.values.float()).contiguous()
 
-    def render(
-        self, T_camera_ct: Float64[Tensor, "b 4 4"], camera: Camera, step_mm: float
-    ) -> Float[Tensor, "b c h w"]:
+    def render(self, T_camera_ct: Float64[Tensor, "b 4 4"], camera: Camera, step_mm: float) -> Float[Tensor, "b c h w"]:
         """See `Renderer.render`."""
+        if T_camera_ct.requires_grad and torch.is_grad_enabled():
+            return self.render_with_jacobian(T_camera_ct, camera, self.volume.centre_mm(), step_mm).image
         check_request(T_camera_ct, step_mm)
-        matrix, origin, view = self._rays(T_camera_ct, camera)
-        image = torch.empty(len(matrix), self.volume.channels, camera.height, camera.width)
-        with LAUNCH:
-            kernels.render(self._field, matrix, origin, view, float(step_mm), image.numpy())
+        image: Tensor = drr_image(
+            self._field(), self._grid_pose(T_camera_ct), _view(camera), camera.height, camera.width, float(step_mm)
+        )
         return image
 
     def render_with_jacobian(
@@ -42,32 +45,21 @@ class CpuRenderer(Renderer):
     ) -> DrrWithJacobian:
         """See `Renderer.render_with_jacobian`."""
         check_request(T_camera_ct, step_mm)
-        matrix, origin, view = self._rays(T_camera_ct, camera)
         pose = T_camera_ct.detach().double()
         centre = pose[:, :3, :3] @ centre_ct.double() + pose[:, :3, 3]
-        size = (camera.height, camera.width)
-        image = torch.empty(len(matrix), self.volume.channels, *size)
-        jacobian = torch.empty(len(matrix), self.volume.channels, 6, *size)
-        reference = torch.linalg.vector_norm(centre, dim=-1)
-        with LAUNCH:
-            kernels.render_with_jacobian(
-                self._field,
-                matrix,
-                origin,
-                view,
-                float(step_mm),
-                centre.numpy(),
-                reference.numpy(),
-                image.numpy(),
-                jacobian.numpy(),
-            )
-        return DrrWithJacobian(image, jacobian)
-
-    def _rays(self, T_camera_ct: Tensor, camera: Camera):
-        to_voxel = voxel_from_camera(T_camera_ct.detach(), self.volume.T_ct_voxel)
-        view = tuple(map(float, (camera.sdd_mm, *camera.pixel_pitch_mm, *camera.piercing_point_px)))
-        return (
-            to_voxel[:, :3, :3].contiguous().numpy(),
-            (to_voxel[:, :3, 3] + PADDING).contiguous().numpy(),
-            view,
+        image, jacobian = drr_image_and_jacobian(
+            self._field(), self._grid_pose(pose), centre, _view(camera), camera.height, camera.width, float(step_mm)
         )
+        return DrrWithJacobian(with_pose_gradient(image, jacobian, T_camera_ct, centre_ct), jacobian)
+
+    def _field(self) -> Tensor:
+        return padded(self.volume.values.float()).contiguous() if self._fixed is None else self._fixed
+
+    def _grid_pose(self, T_camera_ct: Tensor) -> Tensor:
+        to_grid = voxel_from_camera(T_camera_ct.detach(), self.volume.T_ct_voxel)
+        to_grid[:, :3, 3] += PADDING
+        return to_grid
+
+
+def _view(camera: Camera) -> list[float]:
+    return [float(x) for x in (camera.sdd_mm, *camera.pixel_pitch_mm, *camera.piercing_point_px)]

@@ -1,19 +1,23 @@
-"""Handing out jobs to threads as they become free."""
+"""Sharing a kernel's jobs among threads.
+
+The kernels release the interpreter lock and take jobs from a counter until none is left. The calling
+thread works too, and waits only for helpers that have begun: on a busy machine, or in a process that was
+forked, it simply does more of the work itself. OpenMP's barrier made small renders on a busy machine
+twenty times slower, and Numba's own thread pool ends the process when two threads render at once.
+"""
 # mypy: disable-error-code="no-untyped-def,misc"
 
 from __future__ import annotations
 
-import threading
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import numba
+import numpy as np
 from numba import types
 from numba.extending import intrinsic
-
-LAUNCH = threading.Lock()
-"""Held while a parallel kernel runs.
-
-Numba's fall-back threading layer ends the process when two threads enter it at once, and two renders at
-once on the same cores gain nothing.
-"""
 
 
 @intrinsic
@@ -26,3 +30,21 @@ def take_next(typing_context, counter):
         return builder.atomic_rmw("add", data, one, "monotonic")
 
     return types.int64(counter), emit
+
+
+@functools.cache
+def _helpers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, thread_name_prefix="drr")
+
+
+def share(kernel: Callable[..., None], *args: Any) -> None:
+    """Run ``kernel(counter, *args)`` on as many threads as `numba.get_num_threads` allows.
+
+    Safe to call from several threads at once.
+    """
+    counter = np.zeros(1, np.int64)
+    helpers = [_helpers().submit(kernel, counter, *args) for _ in range(numba.get_num_threads() - 1)]
+    kernel(counter, *args)
+    for helper in helpers:
+        if not helper.cancel():
+            helper.result()

@@ -13,7 +13,7 @@ from sphere_reg_ros.drr.cpu.march import FIRST_SUM, FRACTION_BITS
 FIXED = 2.0**FRACTION_BITS
 
 
-@numba.njit(inline="always", error_model="numpy")
+@numba.njit(cache=True, error_model="numpy")
 def ray_to_pixel(view, column, row):
     """Unit direction and length of a pixel's ray; view is (sdd, du, dv, cx, cy)."""
     x = (column - view[3]) * view[1]
@@ -22,7 +22,7 @@ def ray_to_pixel(view, column, row):
     return x / length, y / length, view[0] / length, length
 
 
-@numba.njit(inline="always", error_model="numpy")
+@numba.njit(cache=True, error_model="numpy")
 def to_grid(matrix, dx, dy, dz):
     """A camera direction in voxels per millimetre."""
     return (
@@ -32,7 +32,7 @@ def to_grid(matrix, dx, dy, dz):
     )
 
 
-@numba.njit(inline="always", error_model="numpy")
+@numba.njit(cache=True, error_model="numpy")
 def crossing(shape, origin, ex, ey, ez, length):
     """Distances between which a ray lies within the padded grid; first > last where it misses."""
     first, last = 0.0, length
@@ -41,7 +41,7 @@ def crossing(shape, origin, ex, ey, ez, length):
     return clip_axis(origin[2], ez, 1.0, shape[1] - 2.0, first, last)
 
 
-@numba.njit(error_model="numpy")
+@numba.njit(cache=True, error_model="numpy")
 def set_up(shape, matrix, origin, view, column, row, step, reference, sums, places, rays):
     """Aim a tile at `LANES` pixels from ``(column, row)`` on.
 
@@ -79,7 +79,7 @@ def set_up(shape, matrix, origin, view, column, row, step, reference, sums, plac
     return begin, end, whole
 
 
-@numba.njit(error_model="numpy")
+@numba.njit(cache=True, error_model="numpy")
 def sample(field, channel, origin, matrix, rays, lane, s):
     """Value and gradient (per voxel index) at a distance along a lane's ray; zero outside the grid."""
     ex, ey, ez = to_grid(matrix, rays[0, lane], rays[1, lane], rays[2, lane])
@@ -101,7 +101,7 @@ def sample(field, channel, origin, matrix, rays, lane, s):
     return z0 + fz * (z1 - z0), e0 + fz * (e1 - e0), d0 + fz * (d1 - d0), z1 - z0
 
 
-@numba.njit(error_model="numpy")
+@numba.njit(cache=True, error_model="numpy")
 def add_last_cells(field, channel, matrix, origin, rays, lane, step, reference, whole, sums, rows):
     """Add the cells near the detector that the lock-step loop left out: a ray that ends in the grid.
 
@@ -140,7 +140,7 @@ def add_last_cells(field, channel, matrix, origin, rays, lane, step, reference, 
     )
 
 
-@numba.njit(error_model="numpy")
+@numba.njit(cache=True, error_model="numpy")
 def add_one(field, channel, matrix, origin, rays, lane, s, weight, reference, sums, rows):
     """Add one weighted sample to the sums of a lane."""
     value, gx, gy, gz = sample(field, channel, origin, matrix, rays, lane, s)
@@ -155,7 +155,7 @@ def add_one(field, channel, matrix, origin, rays, lane, s, weight, reference, su
         sums[FIRST_SUM + 6, lane] += lever * gz
 
 
-@numba.njit(error_model="numpy", fastmath=True)
+@numba.njit(cache=True, error_model="numpy", fastmath=True)
 def write_columns(sums, rays, matrix, centre, reference, step, ends, columns):
     """The six columns of a tile from its sums; formulas in `sphere_reg_ros.drr.twist_jacobian`."""
     m = (matrix * step).astype(np.float32)
