@@ -1,0 +1,339 @@
+"""The lifecycle node ``/registration``: X-rays in, poses out. All computing is in the core, on one worker thread."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import Any
+
+import rclpy
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import ClockChange, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, Image
+from std_srvs.srv import Trigger
+from tf2_msgs.msg import TFMessage
+
+from sphere_reg_ros.action import Register
+from sphere_reg_ros.errors import InputError, SphereRegError
+from sphere_reg_ros.msg import CArmGeometry
+from sphere_reg_ros.registration.errors import RegistrationCancelled
+from sphere_reg_ros.registration.result import RegistrationResult, TraceStep
+from sphere_reg_ros.ros import conversions
+from sphere_reg_ros.ros.diagnostics import Health, diagnostic_array
+from sphere_reg_ros.ros.errors import NoCtError, StaleImageError
+from sphere_reg_ros.ros.parameters import REGISTRATION_PARAMETERS, declare
+from sphere_reg_ros.ros.publishing import ResultPublisher
+from sphere_reg_ros.ros.session import PipelineFactory, RegistrationSession
+from sphere_reg_ros.ros.synchroniser import StampSynchroniser
+from sphere_reg_ros.ros.tf_buffer import TransformBuffer
+from sphere_reg_ros.ros.worker import Job, Worker
+from sphere_reg_ros.srv import LoadCT
+
+STATIC_TF_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+EXECUTOR_THREADS = 6
+
+
+class RegistrationNode(LifecycleNode):
+    """Registers X-rays to the loaded CT while it is active."""
+
+    def __init__(self, pipeline_factory: PipelineFactory | None = None, **options: Any) -> None:
+        super().__init__("registration", **options)
+        declare(self, REGISTRATION_PARAMETERS)
+        self._pipeline_factory = pipeline_factory
+        self._active = False
+        self._latest: tuple[Image, CameraInfo] | None = None
+        self._entities: list[tuple[Any, Any]] = []
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Make everything; load the CT that the parameters name."""
+        self._session = RegistrationSession(self._value("device"), self._value("seed"), self._pipeline_factory)
+        self._health = Health()
+        self._pairs: StampSynchroniser[Image, CameraInfo] = StampSynchroniser()
+        self._transforms = TransformBuffer()
+        self._geometry: CArmGeometry | None = None
+        self._publisher = ResultPublisher(self, self._session, self._transforms)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._worker = Worker(self._report)
+        self._subscribe()
+        self._serve()
+        if self._value("ct_path"):
+            try:
+                self._load_ct(self._value("ct_path"), self._value("labels_path"), self._value("landmarks_path"))
+            except InputError as error:
+                self.get_logger().error(str(error))
+                self._clean_up()
+                return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Begin to register and to publish TF."""
+        self._active = True
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop; TF ends here, because a lifecycle node does not gate it by itself."""
+        self._active = False
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the CT and the device."""
+        self._clean_up()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free what is left."""
+        self._active = False
+        if self._entities:
+            self._clean_up()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _subscribe(self) -> None:
+        streams, transforms = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
+        for kind, topic, callback, qos, group in (
+            (Image, "image_raw", self._on_image, qos_profile_sensor_data, streams),
+            (CameraInfo, "camera_info", self._on_camera_info, qos_profile_sensor_data, streams),
+            (CArmGeometry, "carm_geometry", self._on_geometry, qos_profile_sensor_data, streams),
+            (PoseWithCovarianceStamped, "initial_pose", self._on_prior, 10, streams),
+            (TFMessage, "/tf", lambda message: self._on_tf(message, False), 100, transforms),
+            (TFMessage, "/tf_static", lambda message: self._on_tf(message, True), STATIC_TF_QOS, transforms),
+        ):
+            subscription = self.create_subscription(kind, topic, callback, qos, callback_group=group)
+            self._entities.append((self.destroy_subscription, subscription))
+        timer = self.create_timer(1.0, self._diagnose, callback_group=MutuallyExclusiveCallbackGroup())
+        self._entities.append((self.destroy_timer, timer))
+
+    def _serve(self) -> None:
+        # These wait for the worker, each in a group and so in a thread of its own; the streams never do.
+        loading = self.create_service(LoadCT, "~/load_ct", self._on_load_ct, callback_group=MutuallyExclusiveCallbackGroup())
+        resetting = self.create_service(Trigger, "~/reset", self._on_reset, callback_group=MutuallyExclusiveCallbackGroup())
+        self._entities += [(self.destroy_service, loading), (self.destroy_service, resetting)]
+        self._action = ActionServer(
+            self,
+            Register,
+            "~/register",
+            execute_callback=self._on_register,
+            goal_callback=lambda goal: GoalResponse.ACCEPT if self._active else GoalResponse.REJECT,
+            cancel_callback=lambda goal: CancelResponse.ACCEPT,
+            callback_group=ReentrantCallbackGroup(),
+        )
+        threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
+        self._jump_handle = self.get_clock().create_jump_callback(threshold, post_callback=self._on_clock_jump)
+
+    def _clean_up(self) -> None:
+        self._active = False
+        self._worker.stop()
+        self._action.destroy()
+        self._jump_handle.unregister()
+        for destroy, entity in self._entities:
+            destroy(entity)
+        self._entities = []
+        self._session = RegistrationSession(self._value("device"), self._value("seed"), self._pipeline_factory)
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _on_image(self, message: Image) -> None:
+        self._health.image_arrived()
+        self._take(self._pairs.add_first(conversions.stamp_ns(message.header.stamp), message))
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self._take(self._pairs.add_second(conversions.stamp_ns(message.header.stamp), message))
+
+    def _on_geometry(self, message: CArmGeometry) -> None:
+        self._geometry = message
+
+    def _on_prior(self, message: PoseWithCovarianceStamped) -> None:
+        stamp_ns = conversions.stamp_ns(message.header.stamp)
+        try:
+            self._session.set_prior(stamp_ns, conversions.transform_from_pose(message.pose.pose).numpy())
+        except InputError as error:
+            self._report(error)
+
+    def _on_tf(self, message: TFMessage, is_static: bool) -> None:
+        for one in message.transforms:
+            if one.child_frame_id == self._value("ct_frame"):
+                continue
+            try:
+                T = conversions.transform_from_message(one)
+            except InputError as error:
+                self._report(error)
+                continue
+            self._transforms.insert(one.header.frame_id, one.child_frame_id, conversions.stamp_ns(one.header.stamp), T, is_static)
+
+    def _on_clock_jump(self, jump: Any) -> None:
+        if jump.clock_change == ClockChange.ROS_TIME_NO_CHANGE and jump.delta.nanoseconds >= 0:
+            return
+        self.get_logger().info("the clock jumped: poses and pending X-rays are forgotten")
+        self._forget()
+
+    def _forget(self) -> None:
+        self._session.forget()
+        self._pairs.clear()
+        self._transforms.clear()
+        self._latest = None
+
+    def _take(self, pair: tuple[Image, CameraInfo] | None) -> None:
+        if pair is None:
+            return
+        self._latest = pair
+        if self._active and self._value("register_on_image"):
+            arrived = time.monotonic()
+            self._worker.submit(Job(lambda: self._register_pair(pair, arrived), is_image=True))
+
+    def _register_pair(self, pair: tuple[Image, CameraInfo], arrived: float, **options: Any) -> RegistrationResult | None:
+        """On the worker: register, publish, count. None where the X-ray was refused."""
+        image, info = pair
+        try:
+            self._check_age(image)
+            geometry = self._geometry
+            xray = conversions.image_to_xray(image, self._value("image_is_attenuation"))
+            camera = conversions.camera_from_messages(info, geometry, self._value("sdd_mm"), self._value("pixel_pitch_mm"))
+            options.setdefault("timeout_s", self._value("timeout_s") or None)
+            options.setdefault("use_last_pose", self._value("use_last_pose"))
+            result = self._session.register(xray, camera, conversions.stamp_ns(image.header.stamp), **options)
+            self._health.succeeded((time.monotonic() - arrived) * 1e3)
+            if self._active:
+                anchor, publish_tf = self._value("anchor_frame"), self._value("publish_tf")
+                self._publisher.result(result, xray, image.header, anchor, publish_tf)
+        except RegistrationCancelled:
+            raise
+        except SphereRegError as error:
+            self._report(error)
+            if not isinstance(error, (NoCtError, StaleImageError)):
+                self._publisher.refusal(str(error), image.header)
+            return None
+        return result
+
+    def _check_age(self, image: Image) -> None:
+        limit_s = self._value("max_image_age_s")
+        age_s = (self.get_clock().now().nanoseconds - conversions.stamp_ns(image.header.stamp)) / 1e9
+        if limit_s > 0.0 and age_s > limit_s:
+            raise StaleImageError(f"X-ray is {age_s:.2f} s old (limit {limit_s:.2f} s, parameter max_image_age_s)")
+
+    def _on_load_ct(self, request: LoadCT.Request, response: LoadCT.Response) -> LoadCT.Response:
+        problem: list[BaseException] = []
+
+        def load() -> None:
+            try:
+                self._load_ct(request.path, request.labels_path, request.landmarks_path)
+            except Exception as error:  # whatever is wrong with a file is answered, and the node lives on
+                problem.append(error)
+
+        job = Job(load)
+        self._worker.submit(job)
+        job.done.wait()
+        if problem or job.dropped:
+            response.message = str(problem[0]) if problem else "the node is shutting down"
+            self._health.failed(response.message)
+            return response
+        ct = self._session.ct
+        assert ct is not None
+        response.success, response.message, response.sha256 = True, f"loaded {ct.source}", ct.sha256
+        response.size, response.spacing_mm = list(ct.size), list(ct.spacing_mm)
+        return response
+
+    def _load_ct(self, path: str, labels_path: str, landmarks_path: str) -> None:
+        ct = self._session.load_ct(path, labels_path, landmarks_path)
+        self._publisher.ct_markers()
+        self.get_logger().info(f"loaded {ct.source}: {ct.size} voxels of {tuple(round(one, 3) for one in ct.spacing_mm)} mm")
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._forget()
+        response.success, response.message = True, "poses and pending X-rays are forgotten"
+        return response
+
+    def _on_register(self, goal: Any) -> Register.Result:
+        pair = self._latest
+        outcome: dict[str, Any] = {}
+        if pair is None:
+            self._health.failed("no X-ray has arrived yet")
+            goal.abort()
+            return _aborted("no X-ray with its camera_info has arrived yet")
+
+        def feed_back(step: TraceStep) -> None:
+            goal.publish_feedback(Register.Feedback(stage=step.stage, iteration=step.iteration, cost=float(step.cost)))
+
+        def register() -> None:
+            request = goal.request
+            try:
+                start = conversions.transform_from_pose(request.initial_pose).numpy() if request.use_initial_pose else None
+                options = {"T_initial": start, "timeout_s": request.timeout_s or None}
+                observers = {"on_iteration": feed_back, "should_stop": lambda: goal.is_cancel_requested}
+                outcome["result"] = self._register_pair(pair, time.monotonic(), **options, **observers)
+            except RegistrationCancelled:
+                outcome["cancelled"] = True
+            except SphereRegError as error:
+                self._report(error)
+
+        job = Job(register)
+        self._worker.submit(job)
+        job.done.wait()
+        if outcome.get("cancelled"):
+            goal.canceled()
+            return _aborted("cancelled")
+        if outcome.get("result") is None:
+            goal.abort()
+            return _aborted(self._health.last_error or "dropped")
+        goal.succeed()
+        return Register.Result(result=conversions.result_to_message(outcome["result"], pair[0].header))
+
+    def _diagnose(self) -> None:
+        pipeline = self._session.pipeline
+        device = str(getattr(pipeline, "device", self._value("device")))
+        stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(
+            diagnostic_array(
+                self.get_fully_qualified_name(), stamp, self._session, self._health,
+                self._worker.dropped_images, self._pairs.waiting_first, device,
+            )
+        )  # fmt: skip
+
+    def _report(self, error: BaseException) -> None:
+        self._health.failed(str(error) or type(error).__name__)
+        self.get_logger().error(f"{type(error).__name__}: {error}")
+
+
+def _aborted(reason: str) -> Register.Result:
+    result = Register.Result()
+    result.result.accepted, result.result.reasons = False, [reason]
+    return result
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is told to stop."""
+    rclpy.init(args=args)
+    node = None
+    try:
+        node = RegistrationNode()
+        executor = MultiThreadedExecutor(num_threads=EXECUTOR_THREADS)
+        executor.add_node(node)
+        if node.get_parameter("autostart").value:
+            threading.Thread(target=_start_up, args=(node,), daemon=True).start()
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except ValueError as error:
+        print(f"registration_node: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _start_up(node: RegistrationNode) -> None:
+    if node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+        node.trigger_activate()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

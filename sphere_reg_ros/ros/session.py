@@ -1,0 +1,119 @@
+"""What the registration node knows, without ROS: the CT, its pipeline, priors, the last pose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sphere_reg_ros.geometry.camera import Camera
+from sphere_reg_ros.imaging.ct import CtVolume
+from sphere_reg_ros.imaging.landmarks import Landmarks, landmarks_from_labels, read_landmarks
+from sphere_reg_ros.imaging.readers import read_ct, read_labels
+from sphere_reg_ros.imaging.xray import XrayImage
+from sphere_reg_ros.registration.pipeline import RegistrationPipeline
+from sphere_reg_ros.registration.result import RegistrationResult, TraceStep
+from sphere_reg_ros.registration.settings import RegistrationSettings
+from sphere_reg_ros.ros.errors import NoCtError, StaleImageError
+
+PipelineFactory = Callable[[CtVolume], RegistrationPipeline]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A pose that somebody else believes in: planning, a robot, an operator."""
+
+    stamp_ns: int
+    T_camera_ct: np.ndarray
+
+
+class RegistrationSession:
+    """The state of one node; used by the worker thread alone, except where a method says otherwise."""
+
+    def __init__(self, device: str, seed: int, pipeline_factory: PipelineFactory | None = None) -> None:
+        settings = RegistrationSettings(seed=seed)
+        self._make_pipeline = pipeline_factory or (lambda ct: RegistrationPipeline(ct, settings, device))
+        self.pipeline: RegistrationPipeline | None = None
+        self.ct: CtVolume | None = None
+        self.landmarks: Landmarks | None = None
+        self.last_accepted: RegistrationResult | None = None
+        self.last_result: RegistrationResult | None = None
+        self.last_stamp_ns = 0
+        self._prior: Prior | None = None
+
+    def load_ct(self, path: str, labels_path: str, landmarks_path: str) -> CtVolume:
+        """Load another CT; the one that is there stays where anything about the new one is wrong.
+
+        Raises:
+            InputError: the CT, its labels or its landmarks cannot be used.
+        """
+        ct = read_ct(path)
+        landmarks = read_landmarks(landmarks_path) if landmarks_path else None
+        if landmarks is None and labels_path:
+            landmarks = landmarks_from_labels(read_labels(labels_path, ct), ct)
+        pipeline = self._make_pipeline(ct)
+        pipeline.prepare()
+        self.ct, self.pipeline, self.landmarks = ct, pipeline, landmarks
+        self.forget()
+        return ct
+
+    def forget(self) -> None:
+        """Forget poses and times, for a new CT, a reset, or a clock that jumped back. Safe from any thread."""
+        self.last_accepted = None
+        self.last_stamp_ns = 0
+        self._prior = None
+
+    def set_prior(self, stamp_ns: int, T_camera_ct: np.ndarray) -> None:
+        """Use a pose as the start for the X-ray of its stamp, or the next one after it. Safe from any thread."""
+        self._prior = Prior(stamp_ns, T_camera_ct)
+
+    def check_stamp(self, stamp_ns: int) -> None:
+        """Refuse what is older than the last X-ray.
+
+        Raises:
+            StaleImageError: with both times.
+        """
+        if stamp_ns < self.last_stamp_ns:
+            late_s = (self.last_stamp_ns - stamp_ns) / 1e9
+            raise StaleImageError(f"X-ray is {late_s:.3f} s older than the last one; call ~/reset if time was turned back")
+
+    def register(
+        self,
+        xray: XrayImage,
+        camera: Camera,
+        stamp_ns: int,
+        *,
+        T_initial: np.ndarray | None = None,
+        use_last_pose: bool = True,
+        should_stop: Callable[[], bool] | None = None,
+        on_iteration: Callable[[TraceStep], None] | None = None,
+        timeout_s: float | None = None,
+    ) -> RegistrationResult:
+        """Register one X-ray from the given pose, else the prior, else the last accepted pose, else by a search.
+
+        Raises:
+            NoCtError: no CT is loaded.
+            InputError, RegistrationCancelled, RegistrationTimeout: see the pipeline.
+        """
+        if self.pipeline is None:
+            raise NoCtError("no CT is loaded; call ~/load_ct first")
+        self.check_stamp(stamp_ns)
+        self.last_stamp_ns = stamp_ns
+        start = T_initial if T_initial is not None else self._start(stamp_ns, use_last_pose)
+        result = self.pipeline.register(
+            xray, camera, start, should_stop=should_stop, on_iteration=on_iteration, timeout_s=timeout_s
+        )
+        self.last_result = result
+        if result.accepted:
+            self.last_accepted = result
+        return result
+
+    def _start(self, stamp_ns: int, use_last_pose: bool) -> np.ndarray | None:
+        prior = self._prior
+        if prior is not None and prior.stamp_ns <= stamp_ns:
+            self._prior = None
+            return prior.T_camera_ct
+        if use_last_pose and self.last_accepted is not None:
+            return self.last_accepted.T_camera_ct
+        return None
