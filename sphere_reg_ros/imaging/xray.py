@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
 from sphere_reg_ros.geometry.camera import Camera
+from sphere_reg_ros.imaging.collimation_mask import collimation_mask
 from sphere_reg_ros.imaging.errors import (
     ConstantXrayError,
     EmptyXrayError,
@@ -24,8 +25,8 @@ MIN_SIDE_PX = 16
 MAX_SATURATED_SHARE = 0.7
 """An X-ray with more pixels than this at its brightest value is over-exposed: open background fills at most about half
 of a usable one."""
-DARK_SHARE = 0.004
-"""Pixels below this share of the open beam see a collimator or metal: a lateral pelvis still passes about one per cent."""
+DARK_SHARE = 0.0003
+"""Pixels below this share of the open beam see a shutter or metal: a lateral lumbar spine still passes about as much."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ def to_line_integral(xray: XrayImage) -> tuple[Float32[Tensor, "h w"], Bool[Tens
     """Attenuation along each ray, ``-log(I / I0)``, and which pixels it can be trusted at.
 
     The open beam ``I0`` is the brightest level of the image; where the patient covers everything the result lacks an offset,
-    which the local normalisation of the similarity removes. The collimator (a dark border, or a dark region that reaches
-    the border), metal that lets nothing through, and clipped pixels beside structure are masked.
+    which the local normalisation of the similarity removes. The collimator (by its edges, see `collimation_mask`), and black
+    regions such as a shutter or metal that lets nothing through, are masked.
 
     Returns:
         ``(line_integral, mask)``; the line integral is 0 where the mask is false.
@@ -95,8 +96,9 @@ def to_line_integral(xray: XrayImage) -> tuple[Float32[Tensor, "h w"], Bool[Tens
     open_beam = float(np.percentile(positive, 99.5))
     dark = positive <= DARK_SHARE * open_beam
     mask = ~(_grown(dark) if dark.any() else dark)
-    level = np.maximum(positive, DARK_SHARE * open_beam)
-    line_integral = np.where(mask, -np.log(level / open_beam), 0.0).astype(np.float32)
+    attenuation = -np.log(np.maximum(positive, DARK_SHARE * open_beam) / open_beam)
+    mask &= collimation_mask(attenuation)
+    line_integral = np.where(mask, attenuation, 0.0).astype(np.float32)
     return torch.from_numpy(line_integral), torch.from_numpy(mask)
 
 
