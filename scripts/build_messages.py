@@ -48,13 +48,15 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="sphere_reg_messages_") as folder:
             if find_spec("tf2_msgs") is None:
                 build(write_tf2_msgs(Path(folder) / "tf2_msgs"), Path(folder) / "build_tf2")
-            build(ROOT, Path(folder) / "build", "-DINSTALL_PYTHON_MODULES=OFF")
+            build(ROOT, Path(folder) / "build", "-DINSTALL_IN_PLACE=ON")
         # pip would take it for an installation of this package, and uninstall the messages with it.
         for metadata in SITE.glob("sphere_reg_ros-*.egg-info"):
             shutil.rmtree(metadata)
         # The generated package comes first on the path; with this __init__ it also finds the modules of the working tree.
         for name in ("__init__.py", "_version.py"):
             shutil.copy(ROOT / "sphere_reg_ros" / name, SITE / "sphere_reg_ros" / name)
+        for name in ("launch", "config"):
+            use_in_place(PREFIX / "share" / "sphere_reg_ros" / name, ROOT / name)
     except subprocess.CalledProcessError as error:
         print(error.stdout[-3000:], file=sys.stderr)
         print(f"building the messages failed: {' '.join(map(str, error.cmd[:4]))} ...", file=sys.stderr)
@@ -68,15 +70,22 @@ def repair_wheel_exports() -> None:
     numpy = find_spec("numpy")
     if numpy is None or numpy.origin is None:
         raise SystemExit("NumPy is missing: run 'make setup'")
-    headers = next(
-        one for one in (Path(numpy.origin).parent / core / "include" for core in ("_core", "core")) if one.is_dir()
-    )
+    headers = next(one for one in (Path(numpy.origin).parent / core / "include" for core in ("_core", "core")) if one.is_dir())
     for file in PREFIX.glob("share/*/cmake/*Export.cmake"):
         text = file.read_text()
         fixed = re.sub(r"/opt/python/cp3[^;\" ]*/numpy/_?core/include", str(headers), text)
         fixed = re.sub(r"/opt/python/cp3[^;\" ]*/include/python3\.\d+", include, fixed)
         if fixed != text:
             file.write_text(fixed)
+
+
+def use_in_place(installed: Path, source: Path) -> None:
+    """Let an installed folder be the one of the working tree, so that an edit counts at once."""
+    if installed.is_symlink():
+        installed.unlink()
+    elif installed.exists():
+        shutil.rmtree(installed)
+    installed.symlink_to(source)
 
 
 def write_tf2_msgs(folder: Path) -> Path:
@@ -104,7 +113,11 @@ def build(source: Path, folder: Path, *options: str) -> None:
         f"-DCMAKE_INSTALL_PREFIX={PREFIX}", f"-DPython3_EXECUTABLE={sys.executable}",
         f"-DPYTHON_EXECUTABLE={sys.executable}", f"-DPYTHON_INSTALL_DIR={SITE.relative_to(PREFIX)}", *options,
     ]  # fmt: skip
-    for command in (configure, [cmake, "--build", str(folder), "-j", str(os.cpu_count() or 1)], [cmake, "--install", str(folder)]):
+    for command in (
+        configure,
+        [cmake, "--build", str(folder), "-j", str(os.cpu_count() or 1)],
+        [cmake, "--install", str(folder)],
+    ):
         subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

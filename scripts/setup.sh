@@ -40,14 +40,14 @@ unset _ROS_WHEELS_BOOTSTRAP_COMPLETE
 python3 -c 'import sys; raise SystemExit(not (3, 10) <= sys.version_info < (3, 14))' \
     || fail "Python $(python3 -V 2>&1 | cut -d' ' -f2) is not supported; 3.10 to 3.13 are"
 
-requirements=requirements.lock
+requirements=requirements/python$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])').lock
 options=()
 if python3 -c 'import rclpy' 2>/dev/null; then
     # An installed, sourced ROS 2 serves; its wheels must not shadow it.
     echo "setup: using the installed ROS 2 ${ROS_DISTRO:-}"
     options+=(--system-site-packages)
 fi
-[ -x .venv/bin/python ] || python3 -m venv "${options[@]}" .venv || fail "python3 -m venv failed"
+[ -x .venv/bin/pip ] || python3 -m venv "${options[@]}" .venv || fail "python3 -m venv failed"
 
 hash=$(stamp_of "$requirements")
 if ! done_already requirements "$hash"; then
