@@ -1,0 +1,1 @@
+"""How good a registration was: metrics, tables, reports."""
