@@ -23,7 +23,7 @@ def sample(
     low = torch.full((3,), 0.5, dtype=points.dtype, device=points.device)
     inside = torch.minimum(torch.maximum(points + PADDING, low), sizes.to(points) - 1.5)
     corner = inside.floor()
-    fx, fy, fz = (inside - corner).unbind(-1)
+    fx, fy, fz = (inside - corner).to(padded_values).unbind(-1)
     i, j, k = corner.long().unbind(-1)
     row, slab = int(sizes[0]), int(sizes[0] * sizes[1])
     base = i + j * row + k * slab

@@ -42,4 +42,5 @@ def voxel_from_camera(T_camera_ct: Float[Tensor, "b 4 4"], T_ct_voxel: Float[Ten
     inverse[:, :3, :3] = rotation.mT
     inverse[:, :3, 3] = -(rotation.mT @ T_camera_ct[:, :3, 3:].double())[..., 0]
     inverse[:, 3, 3] = 1.0
-    return torch.linalg.inv(T_ct_voxel.to(inverse)) @ inverse
+    to_voxel: Tensor = torch.linalg.inv(T_ct_voxel.to(inverse)) @ inverse
+    return to_voxel

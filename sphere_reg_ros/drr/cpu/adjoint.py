@@ -3,7 +3,7 @@
 The volume is cut into slabs along z, and a thread works on one slab at a time: first every other slab, then the ones in
 between, so that no two threads touch the same voxels. The result does not depend on the number of threads.
 """
-# mypy: disable-error-code="no-untyped-def,untyped-decorator"
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,call-arg,var-annotated"
 
 from __future__ import annotations
 

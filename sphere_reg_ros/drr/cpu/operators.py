@@ -93,7 +93,7 @@ def _coefficients(
         image_gradient.new_zeros(b, c, h, w),
     ]
     centre, reference = centre_camera.to(image_gradient), reference_mm.to(image_gradient)
-    _, pull_back = torch.func.vjp(lambda *s: twist_jacobian(*s, direction, centre, reference), *sums)
+    pull_back = torch.func.vjp(lambda g0, g1, ends: twist_jacobian(g0, g1, ends, direction, centre, reference), *sums)[1]
     g0, g1, ends = pull_back(jacobian_gradient)
     matrix = T_voxel_camera[:, :3, :3].to(image_gradient)
     g0, g1 = (torch.einsum("bij,bchwj->bchwi", matrix, g) for g in (g0, g1))

@@ -34,7 +34,7 @@ def take_next(typing_context, counter):
 
 @functools.cache
 def _helpers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, thread_name_prefix="drr")
+    return ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, thread_name_prefix="drr")  # type: ignore[attr-defined]
 
 
 def share(kernel: Callable[..., None], *args: Any) -> None:
