@@ -34,7 +34,7 @@ class LevelSettings:
 COARSE = LevelSettings(32, 8.0, 8.0, 280.0, 10, 0.5)
 MEDIUM = LevelSettings(64, 4.0, 4.0, 155.0, 12, 0.2)
 FINE = LevelSettings(128, 2.0, 2.5, 80.0, 10, 0.05)
-FINEST = LevelSettings(256, 0.0, 1.5, 40.0, 6, 0.01)
+FINEST = LevelSettings(256, 0.0, 1.5, 15.0, 6, 0.01)
 
 
 @dataclass(frozen=True)
