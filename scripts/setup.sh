@@ -37,8 +37,8 @@ need_system_packages
 # A variable that a Python of another environment leaves behind keeps this one from finding its own ROS libraries.
 unset _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-python3 -c 'import sys; raise SystemExit(not (3, 10) <= sys.version_info < (3, 14))' \
-    || fail "Python $(python3 -V 2>&1 | cut -d' ' -f2) is not supported; 3.10 to 3.13 are"
+python3 -c 'import sys; raise SystemExit(not (3, 10) <= sys.version_info < (3, 13))' \
+    || fail "Python $(python3 -V 2>&1 | cut -d' ' -f2) is not supported; 3.10, 3.11 and 3.12 are"
 
 requirements=requirements/python$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])').lock
 options=()
