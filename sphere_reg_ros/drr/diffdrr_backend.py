@@ -82,6 +82,7 @@ class DiffDrrRenderer(Renderer):
 
     def _points(self, source: Tensor, target: Tensor, length: Tensor, step_mm: float) -> int:
         """Points that put diffdrr's step, over the stretch that it samples, at ``step_mm``."""
+        source, target = source.detach(), target.detach()
         sizes = torch.tensor(self.volume.values.shape[:0:-1], dtype=torch.float64, device=source.device)
         ends = torch.stack([-0.5 - source, sizes + 0.5 - source])[:, None] / (target - source)
         first = ends.amin(0).amax(-1).clamp(min=0.0).min()
