@@ -20,38 +20,40 @@ SLAB = 4
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def deposit(gradient, x, y, z, weight, lever, coefficients):
-    """Add the adjoint of one sample: value and gradient, trilinear, to the eight voxels around it."""
+def deposit(gradient, x, y, z, weight, lever, coefficients, terms):
+    """Add the adjoint of one sample, value and gradient, to the eight voxels around it.
+
+    ``terms`` is room for four rows of channels: what the value and the three components of the gradient are worth.
+    """
     i, j, k = int(x), int(y), int(z)
     fx, fy, fz = np.float32(x - i), np.float32(y - j), np.float32(z - k)
     one = np.float32(1.0)
-    for c in range(gradient.shape[3]):
-        v = weight * coefficients[0, c]
-        gx = weight * (coefficients[1, c] + lever * coefficients[4, c])
-        gy = weight * (coefficients[2, c] + lever * coefficients[5, c])
-        gz = weight * (coefficients[3, c] + lever * coefficients[6, c])
-        x0, x1 = (one - fx) * v - gx, fx * v + gx
-        y00, y01 = (one - fy) * x0 - (one - fx) * gy, (one - fy) * x1 - fx * gy
-        y10, y11 = fy * x0 + (one - fx) * gy, fy * x1 + fx * gy
-        z00, z01 = (one - fx) * (one - fy) * gz, fx * (one - fy) * gz
-        z10, z11 = (one - fx) * fy * gz, fx * fy * gz
-        gradient[k, j, i, c] += (one - fz) * y00 - z00
-        gradient[k, j, i + 1, c] += (one - fz) * y01 - z01
-        gradient[k, j + 1, i, c] += (one - fz) * y10 - z10
-        gradient[k, j + 1, i + 1, c] += (one - fz) * y11 - z11
-        gradient[k + 1, j, i, c] += fz * y00 + z00
-        gradient[k + 1, j, i + 1, c] += fz * y01 + z01
-        gradient[k + 1, j + 1, i, c] += fz * y10 + z10
-        gradient[k + 1, j + 1, i + 1, c] += fz * y11 + z11
+    channels = gradient.shape[3]
+    for c in range(channels):
+        terms[0, c] = weight * coefficients[0, c]
+        terms[1, c] = weight * (coefficients[1, c] + lever * coefficients[4, c])
+        terms[2, c] = weight * (coefficients[2, c] + lever * coefficients[5, c])
+        terms[3, c] = weight * (coefficients[3, c] + lever * coefficients[6, c])
+    for dz in range(2):
+        wz, sz = (fz, one) if dz else (one - fz, -one)
+        for dy in range(2):
+            wy, sy = (fy, one) if dy else (one - fy, -one)
+            for dx in range(2):
+                wx, sx = (fx, one) if dx else (one - fx, -one)
+                a0, a1, a2, a3 = wx * wy * wz, sx * wy * wz, wx * sy * wz, wx * wy * sz
+                for c in range(channels):
+                    gradient[k + dz, j + dy, i + dx, c] += (
+                        a0 * terms[0, c] + a1 * terms[1, c] + a2 * terms[2, c] + a3 * terms[3, c]
+                    )
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def deposit_within(gradient, low, high, o, ex, ey, ez, s, weight, lever, coefficients):
+def deposit_within(gradient, low, high, o, ex, ey, ez, s, weight, lever, coefficients, terms):
     """`deposit` at a distance along a ray, if the sample lies in the grid and in the slab."""
     nz, ny, nx, _ = gradient.shape
     x, y, z = o[0] + s * ex, o[1] + s * ey, o[2] + s * ez
     if 1.0 < x < nx - 2.0 and 1.0 < y < ny - 2.0 and 1.0 < z < nz - 2.0 and low <= z < high:
-        deposit(gradient, x, y, z, np.float32(weight), np.float32(lever), coefficients)
+        deposit(gradient, x, y, z, np.float32(weight), np.float32(lever), coefficients, terms)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -69,6 +71,7 @@ def adjoint(counter, turn, matrix, origin, view, step, reference, coefficients, 
     poses, height, width = coefficients.shape[:3]
     nz, ny, nx, channels = gradient.shape
     ends = np.zeros((COEFFICIENT_ROWS, channels), np.float32)
+    terms = np.zeros((4, channels), np.float32)
     slabs = (nz + SLAB - 1) // SLAB
     slab = 2 * take_next(counter) + turn
     while slab < slabs:
@@ -88,11 +91,11 @@ def adjoint(counter, turn, matrix, origin, view, step, reference, coefficients, 
                     begin, end = cell_range(first, min(last, whole), step)
                     for cell in range(begin, end):
                         s = (cell + 0.5) * step
-                        deposit_within(gradient, low, high, o, ex, ey, ez, s, step, s - reference[b], own)
+                        deposit_within(gradient, low, high, o, ex, ey, ez, s, step, s - reference[b], own, terms)
                     rest = length - whole
                     s = length - 0.5 * rest
-                    deposit_within(gradient, low, high, o, ex, ey, ez, s, rest, s - reference[b], own)
+                    deposit_within(gradient, low, high, o, ex, ey, ez, s, rest, s - reference[b], own, terms)
                     ends[0] = own[7]
-                    deposit_within(gradient, low, high, o, ex, ey, ez, length, 1.0, 0.0, ends)
-                    deposit_within(gradient, low, high, o, ex, ey, ez, 0.0, -1.0, 0.0, ends)
+                    deposit_within(gradient, low, high, o, ex, ey, ez, length, 1.0, 0.0, ends, terms)
+                    deposit_within(gradient, low, high, o, ex, ey, ez, 0.0, -1.0, 0.0, ends, terms)
         slab = 2 * take_next(counter) + turn
