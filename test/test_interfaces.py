@@ -164,7 +164,7 @@ def test_executables_and_console_scripts_are_the_same_programs() -> None:
     setup.read(ROOT / "setup.cfg")
     lines = setup["options.entry_points"]["console_scripts"].strip().splitlines()
     entries = dict(line.replace(" ", "").split("=") for line in lines)
-    assert set(entries) == {"sphere_reg", "registration_node", "carm_simulator"}
+    assert set(entries) == {"sphere_reg", "registration_node", "carm_simulator", "bag_player"}
     installed = re.search(r"foreach\(executable ([\w ]+)\)", (ROOT / "CMakeLists.txt").read_text())
     assert installed is not None
     assert set(installed[1].split()) >= set(entries)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -179,6 +179,20 @@ def read_messages(path: str | Path, topics: set[str]) -> Iterator[tuple[str, Any
     Raises:
         BagError: the bag is missing, truncated or damaged.
     """
+    yield from _read(path, topics, lambda reader, kind, _, raw: reader.deserialize(raw, kind))
+
+
+def read_serialised(path: str | Path, topics: set[str]) -> Iterator[tuple[str, str, int, bytes]]:
+    """``(topic, type, time of recording in ns, CDR bytes)`` of some topics, in the order in which they were recorded.
+
+    Raises:
+        BagError: the bag is missing, truncated or damaged.
+    """
+    for topic, (kind, stamp_ns, data) in _read(path, topics, lambda _, kind, stamp_ns, raw: (kind, stamp_ns, bytes(raw))):
+        yield topic, kind, stamp_ns, data
+
+
+def _read(path: str | Path, topics: set[str], take: Callable[[Any, str, int, Any], Any]) -> Iterator[tuple[str, Any]]:
     from rosbags.highlevel import AnyReader
 
     target = Path(path)
@@ -189,8 +203,8 @@ def read_messages(path: str | Path, topics: set[str]) -> Iterator[tuple[str, Any
     try:
         with AnyReader([folder], default_typestore=type_store()) as reader:
             wanted = [one for one in reader.connections if one.topic in topics]
-            for connection, _, raw in reader.messages(connections=wanted):
-                yield connection.topic, reader.deserialize(raw, connection.msgtype)
+            for connection, stamp_ns, raw in reader.messages(connections=wanted):
+                yield connection.topic, take(reader, connection.msgtype, stamp_ns, raw)
     except BagError:
         raise
     except Exception as error:  # damaged files raise many kinds, from the reader, the storage and the decoder

@@ -18,14 +18,13 @@ from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
 from sphere_reg_ros.errors import InputError
-from sphere_reg_ros.imaging.example import load_example_ct
-from sphere_reg_ros.imaging.readers import read_ct
 from sphere_reg_ros.imaging.simulated_series import SeriesSettings, SimulatedSeries
 from sphere_reg_ros.msg import CArmGeometry
 from sphere_reg_ros.msg import RegistrationResult as RegistrationResultMsg
 from sphere_reg_ros.ros import conversions
 from sphere_reg_ros.ros.parameters import CARM_PARAMETERS, declare
 from sphere_reg_ros.ros.publishing import LATCHED
+from sphere_reg_ros.ros.session import EXAMPLE, open_ct
 
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 PRIOR_LEAD_S = 0.3
@@ -54,7 +53,7 @@ class CArmSimulator(Node):
     def run(self) -> None:
         """Publish the whole series; on a thread of its own, so that the node keeps spinning."""
         path = self._value("ct_path")
-        ct = read_ct(path) if path else load_example_ct()
+        ct = open_ct(path or EXAMPLE)
         series = SimulatedSeries(ct, self._series_settings())
         if self._value("wait_for_registration"):
             self._wait_for_registration()
@@ -92,7 +91,8 @@ class CArmSimulator(Node):
         self._image.publish(conversions.picture_to_image(frame.picture, header))
 
     def _wait_for_registration(self) -> None:
-        while rclpy.ok() and not (self._image.get_subscription_count() > 0 and self._ct_loaded.wait(0.1)):
+        topics = (self._image, self._info, self._geometry, self._prior)
+        while rclpy.ok() and not (self._ct_loaded.wait(0.1) and all(one.get_subscription_count() > 0 for one in topics)):
             time.sleep(0.1)
 
     def _on_result(self, message: RegistrationResultMsg) -> None:
@@ -116,15 +116,15 @@ def main(args: list[str] | None = None) -> int:
             rclpy.spin_once(node, timeout_sec=0.2)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except ValueError as error:
+    except (ValueError, rclpy.exceptions.ParameterException) as error:
         print(f"carm_simulator: {error}", file=sys.stderr)
         return 2
     finally:
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
-    for error in problem:
-        print(f"carm_simulator: {error}", file=sys.stderr)
+    for one in problem:
+        print(f"carm_simulator: {one}", file=sys.stderr)
     return 2 if problem else 0
 
 

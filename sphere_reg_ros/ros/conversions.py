@@ -72,9 +72,10 @@ def camera_from_messages(
         sdd_mm, pixel_pitch_mm: parameters that stand in for it; 0 is unknown.
 
     Raises:
-        MessageGeometryError: no scale at all, or CArmGeometry describes another image.
+        MessageGeometryError: no scale at all, a distorted or binned image, or CArmGeometry describes another image.
         IntrinsicsError, ContradictingIntrinsicsError, CameraError: figures that cannot be, or contradict each other.
     """
+    _check_plain(info)
     k = [float(value) for value in info.k]
     if geometry is None:
         if sdd_mm <= 0.0:
@@ -94,6 +95,14 @@ def camera_from_messages(
             f"{tuple(geometry.piercing_point_px)} are {apart:.2f} pixels apart (limit {PIERCING_POINT_TOLERANCE_PX})"
         )
     return camera
+
+
+def _check_plain(info: CameraInfo) -> None:
+    """Refuse what K does not say: silently ignored, each of these would shift the pose."""
+    if any(value != 0.0 for value in info.d):
+        raise MessageGeometryError(f"camera_info has distortion coefficients {list(info.d)}; rectify the X-rays first")
+    if info.binning_x > 1 or info.binning_y > 1 or info.roi.x_offset or info.roi.y_offset:
+        raise MessageGeometryError("camera_info describes a binned or cropped image; publish K of the image as it is sent")
 
 
 def camera_to_messages(camera: Camera, header: Header) -> tuple[CameraInfo, CArmGeometry]:

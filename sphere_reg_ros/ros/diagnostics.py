@@ -13,6 +13,7 @@ from std_msgs.msg import Header
 from sphere_reg_ros.ros.session import RegistrationSession
 
 RATE_WINDOW_S = 10.0
+CAMERA_INFO_PATIENCE_S = 0.5
 
 
 @dataclass
@@ -43,6 +44,11 @@ class Health:
             self.last_latency_ms = latency_ms
             self.last_error = ""
 
+    def cleared(self) -> None:
+        """Forget the last error: a CT was loaded, or an operator reset the node."""
+        with self._lock:
+            self.last_error = ""
+
     def image_rate_hz(self) -> float:
         """X-rays a second over the last ten seconds."""
         now = time.monotonic()
@@ -63,6 +69,8 @@ def diagnostic_array(
     level, message = DiagnosticStatus.OK, "ready"
     if ct is None:
         level, message = DiagnosticStatus.WARN, "no CT loaded"
+    elif waiting > 0 and health.image_age_s() > CAMERA_INFO_PATIENCE_S:
+        level, message = DiagnosticStatus.WARN, f"{waiting} X-rays wait for a camera_info of the same stamp"
     elif result is not None and not result.accepted:
         level, message = DiagnosticStatus.WARN, "last registration rejected: " + "; ".join(result.reasons)
     if health.last_error:

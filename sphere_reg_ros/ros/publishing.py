@@ -41,6 +41,12 @@ class ResultPublisher:
         self._trace = node.create_publisher(ConvergenceTrace, "~/convergence", 10)
         self._markers = node.create_publisher(MarkerArray, "~/markers", LATCHED)
         self._bone_points: Any = None
+        self._node = node
+
+    def destroy(self) -> None:
+        """Take all topics down."""
+        for publisher in (self._tf, self._pose, self._result, self._drr, self._overlay, self._trace, self._markers):
+            self._node.destroy_publisher(publisher)
 
     def result(self, result: RegistrationResult, xray: XrayImage, header: Header, anchor_frame: str, publish_tf: bool) -> None:
         """Publish one registration.

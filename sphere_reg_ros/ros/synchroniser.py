@@ -12,7 +12,7 @@ KEEP = 16
 
 
 class StampSynchroniser(Generic[First, Second]):
-    """Holds the newest messages of two topics until both of one stamp are there."""
+    """Holds the newest messages of two topics until both of one stamp are there; what is older than a pair is dropped."""
 
     def __init__(self) -> None:
         self._first: OrderedDict[int, First] = OrderedDict()
@@ -22,6 +22,7 @@ class StampSynchroniser(Generic[First, Second]):
         """The pair, if the other one is there already."""
         other = self._second.pop(stamp_ns, None)
         if other is not None:
+            self._drop_older(stamp_ns)
             return message, other
         _keep_newest(self._first, stamp_ns, message)
         return None
@@ -30,6 +31,7 @@ class StampSynchroniser(Generic[First, Second]):
         """The pair, if the other one is there already."""
         other = self._first.pop(stamp_ns, None)
         if other is not None:
+            self._drop_older(stamp_ns)
             return other, message
         _keep_newest(self._second, stamp_ns, message)
         return None
@@ -38,6 +40,11 @@ class StampSynchroniser(Generic[First, Second]):
     def waiting_first(self) -> int:
         """How many of the first kind still lack their partner."""
         return len(self._first)
+
+    def _drop_older(self, stamp_ns: int) -> None:
+        for waiting in (self._first, self._second):
+            for older in [one for one in waiting if one < stamp_ns]:
+                del waiting[older]
 
     def clear(self) -> None:
         """Forget all, for a clock that jumped back."""

@@ -54,39 +54,50 @@ class TransformBuffer:
         """
         if target == source:
             return torch.eye(4, dtype=torch.float64)
-        source_chain = self._to_root(source, stamp_ns)
-        target_chain = self._to_root(target, stamp_ns)
+        source_chain, source_gap = self._to_root(source, stamp_ns)
+        target_chain, target_gap = self._to_root(target, stamp_ns)
         for frame, T_frame_source in source_chain.items():
             if frame in target_chain:
                 return se3.inverse(target_chain[frame]) @ T_frame_source
+        if source_gap or target_gap:
+            raise FrameError(source_gap or target_gap)
         raise FrameError(
-            f"TF does not connect '{source}' to '{target}': their roots are '{list(source_chain)[-1]}' and '{list(target_chain)[-1]}'"
+            f"TF does not connect '{source}' to '{target}': "
+            f"their roots are '{list(source_chain)[-1]}' and '{list(target_chain)[-1]}'"
         )
 
     def clear(self) -> None:
         """Forget what moves, for a clock that jumped back."""
         self._edges = {child: edge for child, edge in self._edges.items() if edge.is_static}
 
-    def _to_root(self, frame: str, stamp_ns: int) -> dict[str, Tensor]:
+    def _to_root(self, frame: str, stamp_ns: int) -> tuple[dict[str, Tensor], str]:
+        """Frames above a frame, and why it does not go on; a gap above the common frame does no harm."""
         chain = {frame: torch.eye(4, dtype=torch.float64)}
         T_root_frame = chain[frame]
         while frame in self._edges and len(chain) < MAX_DEPTH:
             edge = self._edges[frame]
-            T_root_frame = _at(edge, frame, stamp_ns) @ T_root_frame
+            gap = _gap(edge, frame, stamp_ns)
+            if gap:
+                return chain, gap
+            T_root_frame = _at(edge, stamp_ns) @ T_root_frame
             frame = edge.parent
             if frame in chain:
                 raise FrameError(f"TF has a loop at '{frame}'")
             chain[frame] = T_root_frame
-        return chain
+        return chain, ""
 
 
-def _at(edge: _Edge, child: str, stamp_ns: int) -> Tensor:
+def _gap(edge: _Edge, child: str, stamp_ns: int) -> str:
+    first, last = edge.stamps_ns[0], edge.stamps_ns[-1]
+    if edge.is_static or first <= stamp_ns <= last:
+        return ""
+    apart_ms = max(first - stamp_ns, stamp_ns - last) / 1e6
+    return f"TF {edge.parent} -> {child} is not known at the time of the X-ray, by {apart_ms:.0f} ms"
+
+
+def _at(edge: _Edge, stamp_ns: int) -> Tensor:
     if edge.is_static:
         return edge.transforms[0]
-    first, last = edge.stamps_ns[0], edge.stamps_ns[-1]
-    if not first <= stamp_ns <= last:
-        apart_ms = max(first - stamp_ns, stamp_ns - last) / 1e6
-        raise FrameError(f"TF {edge.parent} -> {child} is not known at the time of the X-ray, by {apart_ms:.0f} ms")
     index = bisect.bisect_left(edge.stamps_ns, stamp_ns)
     if edge.stamps_ns[index] == stamp_ns:
         return edge.transforms[index]

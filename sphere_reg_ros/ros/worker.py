@@ -19,7 +19,7 @@ class Job:
         dropped: a newer image took its place.
     """
 
-    run: Callable[[], None]
+    run: Callable[[], object]
     is_image: bool = False
     done: threading.Event = field(default_factory=threading.Event)
     dropped: bool = False
@@ -40,14 +40,19 @@ class Worker:
     def submit(self, job: Job) -> None:
         """Queue a job; an image that still waits gives way to a newer one."""
         with self._wake:
+            if not self._running:
+                job.dropped = True
+                job.done.set()
+                return
             if job.is_image:
-                for waiting in [one for one in self._jobs if one.is_image]:
-                    self._jobs.remove(waiting)
-                    waiting.dropped = True
-                    waiting.done.set()
-                    self.dropped_images += 1
+                self._drop_waiting_images()
             self._jobs.append(job)
             self._wake.notify()
+
+    def drop_images(self) -> None:
+        """Drop the image that waits, because its time is over."""
+        with self._wake:
+            self._drop_waiting_images()
 
     def stop(self) -> None:
         """End after the job that runs; those that wait are dropped."""
@@ -59,6 +64,13 @@ class Worker:
             self._jobs.clear()
             self._wake.notify()
         self._thread.join(timeout=30.0)
+
+    def _drop_waiting_images(self) -> None:
+        for waiting in [one for one in self._jobs if one.is_image]:
+            self._jobs.remove(waiting)
+            waiting.dropped = True
+            waiting.done.set()
+            self.dropped_images += 1
 
     def _loop(self) -> None:
         while True:

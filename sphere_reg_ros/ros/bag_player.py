@@ -1,0 +1,135 @@
+"""The node ``/bag_player``: plays the inputs of a recorded bag with its clock, also where ``ros2 bag`` is not installed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import rclpy
+from builtin_interfaces.msg import Time
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rosgraph_msgs.msg import Clock
+from visualization_msgs.msg import MarkerArray
+
+from sphere_reg_ros.errors import InputError
+from sphere_reg_ros.ros.bags import GEOMETRY_TOPIC, IMAGE_TOPIC, INFO_TOPIC, PRIOR_TOPIC, TF_TOPIC, read_serialised
+from sphere_reg_ros.ros.errors import BagError
+from sphere_reg_ros.ros.parameters import PLAYER_PARAMETERS, declare
+from sphere_reg_ros.ros.publishing import LATCHED
+
+STATIC_TF_TOPIC = "/tf_static"
+TOPICS = (GEOMETRY_TOPIC, PRIOR_TOPIC, INFO_TOPIC, IMAGE_TOPIC, TF_TOPIC, STATIC_TF_TOPIC)
+CLOCK_PERIOD_S = 0.02
+QUIET_S = 1.0
+"""Discovery of new publishers before the first message, and work of the receivers after the last."""
+
+
+class BagPlayer(Node):
+    """Publishes what a bag recorded of the C-arm; what was recorded of a registration stays unplayed."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("bag_player", **options)
+        declare(self, PLAYER_PARAMETERS)
+        self._clock_topic = self.create_publisher(Clock, "/clock", 10)
+        self._played: dict[str, Any] = {}
+        self._ct_loaded = threading.Event()
+        self.create_subscription(MarkerArray, "/registration/markers", lambda message: self._ct_loaded.set(), LATCHED)
+
+    def run(self) -> None:
+        """Play the bag as often as the parameters say; on a thread of its own.
+
+        Raises:
+            BagError: the bag cannot be read, or has nothing of a C-arm.
+        """
+        path, rate, loops = self._value("bag"), self._value("rate"), self._value("loops")
+        recorded = list(read_serialised(path, set(TOPICS)))
+        if not any(topic == IMAGE_TOPIC for topic, _, _, _ in recorded):
+            raise BagError(f"{path}: holds no X-rays on {IMAGE_TOPIC}")
+        for topic, kind, _, _ in recorded:
+            if topic not in self._played:
+                self._played[topic] = self.create_publisher(_message_class(kind), topic, _quality(topic))
+        while self._value("wait_for_registration") and rclpy.ok() and not self._ct_loaded.wait(0.1):
+            pass
+        time.sleep(QUIET_S)
+        for loop in _counted(loops):
+            self._play(recorded, rate)
+            self.get_logger().info(f"played {path}, time {loop + 1}")
+        time.sleep(QUIET_S)
+
+    def _play(self, recorded: list[tuple[str, str, int, bytes]], rate: float) -> None:
+        first_ns, began = recorded[0][2], time.monotonic()
+        for topic, _, stamp_ns, data in recorded:
+            while rclpy.ok():
+                now_ns = min(stamp_ns, first_ns + int((time.monotonic() - began) * rate * 1e9))
+                self._clock_topic.publish(Clock(clock=Time(sec=now_ns // 10**9, nanosec=now_ns % 10**9)))
+                if now_ns >= stamp_ns:
+                    break
+                time.sleep(min(CLOCK_PERIOD_S, (stamp_ns - now_ns) / 1e9 / rate))
+            if not rclpy.ok():
+                return
+            self._played[topic].publish(data)
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+
+def _counted(loops: int) -> Iterator[int]:
+    done = 0
+    while rclpy.ok() and (loops == 0 or done < loops):
+        yield done
+        done += 1
+
+
+def _message_class(kind: str) -> Any:
+    package, _, name = kind.split("/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), name)
+    except (ImportError, AttributeError) as error:
+        raise BagError(f"the bag holds messages of type {kind}, which is not installed") from error
+
+
+def _quality(topic: str) -> QoSProfile:
+    durability = DurabilityPolicy.TRANSIENT_LOCAL if topic == STATIC_TF_TOPIC else DurabilityPolicy.VOLATILE
+    return QoSProfile(depth=50, durability=durability)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Play until the end or until told to stop."""
+    rclpy.init(args=args)
+    node = None
+    problem: list[InputError] = []
+    try:
+        node = BagPlayer()
+        playing = threading.Thread(target=_run, args=(node, problem), daemon=True)
+        playing.start()
+        while playing.is_alive():
+            rclpy.spin_once(node, timeout_sec=0.2)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except (ValueError, rclpy.exceptions.ParameterException) as error:
+        print(f"bag_player: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    for one in problem:
+        print(f"bag_player: {one}", file=sys.stderr)
+    return 2 if problem else 0
+
+
+def _run(node: BagPlayer, problem: list[InputError]) -> None:
+    try:
+        node.run()
+    except InputError as error:
+        problem.append(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
