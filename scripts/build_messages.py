@@ -55,8 +55,9 @@ def main() -> int:
         # The generated package comes first on the path; with this __init__ it also finds the modules of the working tree.
         for name in ("__init__.py", "_version.py"):
             shutil.copy(ROOT / "sphere_reg_ros" / name, SITE / "sphere_reg_ros" / name)
-        for name in ("launch", "config"):
-            use_in_place(PREFIX / "share" / "sphere_reg_ros" / name, ROOT / name)
+        if find_spec("ros_wheels_bootstrapper") is None:
+            shutil.copy(ROOT / "scripts" / "ros_library_path.py", SITE)
+            (SITE / "ros_library_path.pth").write_text("import ros_library_path\n")
     except subprocess.CalledProcessError as error:
         print(error.stdout[-3000:], file=sys.stderr)
         print(f"building the messages failed: {' '.join(map(str, error.cmd[:4]))} ...", file=sys.stderr)
@@ -77,15 +78,6 @@ def repair_wheel_exports() -> None:
         fixed = re.sub(r"/opt/python/cp3[^;\" ]*/include/python3\.\d+", include, fixed)
         if fixed != text:
             file.write_text(fixed)
-
-
-def use_in_place(installed: Path, source: Path) -> None:
-    """Let an installed folder be the one of the working tree, so that an edit counts at once."""
-    if installed.is_symlink():
-        installed.unlink()
-    elif installed.exists():
-        shutil.rmtree(installed)
-    installed.symlink_to(source)
 
 
 def write_tf2_msgs(folder: Path) -> Path:

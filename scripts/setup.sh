@@ -42,12 +42,17 @@ python3 -c 'import sys; raise SystemExit(not (3, 10) <= sys.version_info < (3, 1
 
 requirements=requirements/python$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])').lock
 options=()
+ros=wheels
 if python3 -c 'import rclpy' 2>/dev/null; then
     # An installed, sourced ROS 2 serves; its wheels must not shadow it.
     echo "setup: using the installed ROS 2 ${ROS_DISTRO:-}"
     options+=(--system-site-packages)
+    ros=${ROS_DISTRO:-installed}
 fi
+made_for=$(cat .venv/.stamp_ros 2>/dev/null || echo "$ros")
+[ "$made_for" = "$ros" ] || fail ".venv was made for ROS 2 '$made_for', and this shell offers '$ros': source that one, or run 'make clean'"
 [ -x .venv/bin/pip ] || python3 -m venv "${options[@]}" .venv || fail "python3 -m venv failed"
+remember ros "$ros"
 
 hash=$(stamp_of "$requirements")
 if ! done_already requirements "$hash"; then
@@ -64,13 +69,19 @@ if ! done_already requirements "$hash"; then
     remember requirements "$hash"
 fi
 
-hash=$(stamp_of msg/* srv/* action/* package.xml CMakeLists.txt scripts/build_messages.py \
+hash=$(stamp_of msg/* srv/* action/* package.xml CMakeLists.txt scripts/* \
     sphere_reg_ros/__init__.py sphere_reg_ros/_version.py "$requirements")
 if ! done_already messages "$hash"; then
     echo "setup: building the messages"
     .venv/bin/python scripts/build_messages.py || fail "the messages could not be built"
     remember messages "$hash"
 fi
+
+# ros2 launch reads these from the prefix; it follows links to files, not to folders.
+for folder in launch config; do
+    share=.venv/share/sphere_reg_ros/$folder
+    rm -rf "$share" && mkdir -p "$share" && ln -s "$PWD/$folder"/* "$share/"
+done
 
 hash=$(stamp_of setup.cfg setup.py)
 if ! done_already package "$hash"; then
