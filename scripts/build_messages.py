@@ -55,7 +55,7 @@ def main() -> int:
         # The generated package comes first on the path; with this __init__ it also finds the modules of the working tree.
         for name in ("__init__.py", "_version.py"):
             shutil.copy(ROOT / "sphere_reg_ros" / name, SITE / "sphere_reg_ros" / name)
-        if find_spec("ros_wheels_bootstrapper") is None:
+        if not (SITE / "ros_wheels_bootstrapper.pth").exists():
             shutil.copy(ROOT / "scripts" / "ros_library_path.py", SITE)
             (SITE / "ros_library_path.pth").write_text("import ros_library_path\n")
     except subprocess.CalledProcessError as error:
