@@ -12,6 +12,7 @@ from geometry_msgs.msg import Point, Pose, PoseWithCovariance, PoseWithCovarianc
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from sphere_reg_ros.action import Register
 from sphere_reg_ros.geometry import frames, se3
 from sphere_reg_ros.geometry.camera import Camera
 from sphere_reg_ros.geometry.camera_formats import camera_from_info, intrinsic_row_major
@@ -189,6 +190,13 @@ def refusal_message(reason: str, header: Header, ct_sha256: str, version: str) -
     message.pose.pose.orientation = Quaternion(x=math.nan, y=math.nan, z=math.nan, w=math.nan)
     message.expected_error_mm = math.nan
     return message
+
+
+def action_without_result(reason: str) -> Register.Result:
+    """The answer to a goal that ended without a registration."""
+    answer = Register.Result()
+    answer.result.accepted, answer.result.reasons = False, [reason]
+    return answer
 
 
 def trace_to_message(result: RegistrationResult, header: Header) -> ConvergenceTrace:

@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
-from rclpy.clock import ClockChange, JumpThreshold
+from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -45,6 +45,7 @@ STATIC_TF_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCA
 EXECUTOR_THREADS = 6
 MAX_GOALS = 2
 GEOMETRY_PATIENCE_S = 0.2
+START_PATIENCE_S = 30.0
 
 
 class RegistrationNode(LifecycleNode):
@@ -100,9 +101,7 @@ class RegistrationNode(LifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free what is left."""
-        self._active = False
-        if self._entities:
-            self._clean_up()
+        self.stop()
         return TransitionCallbackReturn.SUCCESS
 
     def _subscribe(self) -> None:
@@ -137,6 +136,11 @@ class RegistrationNode(LifecycleNode):
         threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
         self._jump_handle = self.get_clock().create_jump_callback(threshold, post_callback=self._on_clock_jump)
 
+    def stop(self) -> None:
+        """End what runs and free the device, before the process ends: a thread that computes must not outlive Python."""
+        if self._entities:
+            self._clean_up()
+
     def _clean_up(self) -> None:
         self._active = False
         self._worker.stop()
@@ -147,6 +151,9 @@ class RegistrationNode(LifecycleNode):
         self._entities = []
         self._publisher.destroy()
         self._session = RegistrationSession(self._value("device"), self._value("seed"), self._pipeline_factory)
+
+    def _live(self) -> bool:
+        return self._active and self.context.ok()
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
@@ -181,8 +188,6 @@ class RegistrationNode(LifecycleNode):
             self._transforms.insert(one.header.frame_id, one.child_frame_id, conversions.stamp_ns(one.header.stamp), T, is_static)
 
     def _on_clock_jump(self, jump: Any) -> None:
-        if jump.clock_change == ClockChange.ROS_TIME_NO_CHANGE and jump.delta.nanoseconds >= 0:
-            return
         self.get_logger().info("the clock jumped: poses and pending X-rays are forgotten")
         self._forget()
 
@@ -199,7 +204,13 @@ class RegistrationNode(LifecycleNode):
         self._latest = pair
         if self._active and self._value("register_on_image"):
             arrived = time.monotonic()
-            self._worker.submit(Job(lambda: self._register_pair(pair, arrived), is_image=True))
+            self._worker.submit(Job(lambda: self._register_image(pair, arrived), is_image=True))
+
+    def _register_image(self, pair: tuple[Image, CameraInfo], arrived: float) -> None:
+        try:
+            self._register_pair(pair, arrived)
+        except RegistrationCancelled:
+            self.get_logger().info("a registration ended because the node was deactivated")
 
     def _register_pair(self, pair: tuple[Image, CameraInfo], arrived: float, **options: Any) -> RegistrationResult | None:
         """On the worker: register, publish, count. None where the X-ray was refused."""
@@ -210,6 +221,7 @@ class RegistrationNode(LifecycleNode):
             camera = self._camera(info)
             options.setdefault("timeout_s", self._value("timeout_s") or None)
             options.setdefault("use_last_pose", self._value("use_last_pose"))
+            options.setdefault("should_stop", lambda: not self._live())
             if options.get("T_initial") is None:
                 options["T_initial"] = self._prior_in_camera(image.header)
             result = self._session.register(xray, camera, conversions.stamp_ns(image.header.stamp), **options)
@@ -225,7 +237,7 @@ class RegistrationNode(LifecycleNode):
         return result
 
     def _publish(self, result: RegistrationResult, xray: XrayImage, header: Header) -> None:
-        if not self._active:
+        if not self._live():
             return
         try:
             self._publisher.result(result, xray, header, self._value("anchor_frame"), self._value("publish_tf"))
@@ -311,7 +323,7 @@ class RegistrationNode(LifecycleNode):
         if pair is None:
             self._health.failed("no X-ray has arrived yet")
             goal.abort()
-            return _aborted("no X-ray with its camera_info has arrived yet")
+            return conversions.action_without_result("no X-ray with its camera_info has arrived yet")
 
         def feed_back(step: TraceStep) -> None:
             goal.publish_feedback(Register.Feedback(stage=step.stage, iteration=step.iteration, cost=float(step.cost)))
@@ -321,7 +333,7 @@ class RegistrationNode(LifecycleNode):
             try:
                 start = conversions.transform_from_pose(request.initial_pose).numpy() if request.use_initial_pose else None
                 options = {"T_initial": start, "timeout_s": request.timeout_s or None}
-                observers = {"on_iteration": feed_back, "should_stop": lambda: goal.is_cancel_requested}
+                observers = {"on_iteration": feed_back, "should_stop": lambda: goal.is_cancel_requested or not self._live()}
                 outcome["result"] = self._register_pair(pair, time.monotonic(), **options, **observers)
             except RegistrationCancelled:
                 outcome["cancelled"] = True
@@ -332,46 +344,37 @@ class RegistrationNode(LifecycleNode):
         self._worker.submit(job)
         job.done.wait()
         if outcome.get("cancelled"):
-            goal.canceled()
-            return _aborted("cancelled")
+            (goal.canceled if goal.is_cancel_requested else goal.abort)()
+            return conversions.action_without_result("cancelled")
         if outcome.get("result") is None:
             goal.abort()
-            return _aborted(self._health.last_error or "dropped")
+            return conversions.action_without_result(self._health.last_error or "dropped")
         goal.succeed()
         return Register.Result(result=conversions.result_to_message(outcome["result"], pair[0].header))
 
     def _diagnose(self) -> None:
-        pipeline = self._session.pipeline
-        device = str(getattr(pipeline, "device", self._value("device")))
+        device = str(getattr(self._session.pipeline, "device", self._value("device")))
         stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(
-            diagnostic_array(
-                self.get_fully_qualified_name(), stamp, self._session, self._health,
-                self._worker.dropped_images, self._pairs.waiting_first, device,
-            )
-        )  # fmt: skip
+        name, counts = self.get_fully_qualified_name(), (self._worker.dropped_images, self._pairs.waiting_first)
+        self._diagnostics.publish(diagnostic_array(name, stamp, self._session, self._health, *counts, device))
 
     def _report(self, error: BaseException) -> None:
         self._health.failed(str(error) or type(error).__name__)
         self.get_logger().error(f"{type(error).__name__}: {error}")
 
 
-def _aborted(reason: str) -> Register.Result:
-    result = Register.Result()
-    result.result.accepted, result.result.reasons = False, [reason]
-    return result
-
-
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to stop."""
     rclpy.init(args=args)
     node = None
+    starting = None
     try:
         node = RegistrationNode()
         executor = MultiThreadedExecutor(num_threads=EXECUTOR_THREADS)
         executor.add_node(node)
         if node.get_parameter("autostart").value:
-            threading.Thread(target=_start_up, args=(node,), daemon=True).start()
+            starting = threading.Thread(target=_start_up, args=(node,), daemon=True)
+            starting.start()
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
@@ -379,7 +382,10 @@ def main(args: list[str] | None = None) -> int:
         print(f"registration_node: {error}", file=sys.stderr)
         return 2
     finally:
+        if starting is not None:
+            starting.join(START_PATIENCE_S)
         if node is not None:
+            node.stop()
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
