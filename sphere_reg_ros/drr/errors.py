@@ -17,5 +17,9 @@ class PoseShapeError(InputError):
     """Poses that are not a batch of finite 4x4 matrices."""
 
 
+class PoseNotRigidError(InputError):
+    """Poses whose upper left block is no rotation."""
+
+
 class BackendError(InputError):
     """A renderer that does not exist here, or cannot do what was asked of it."""

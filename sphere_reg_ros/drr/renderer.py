@@ -20,9 +20,12 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from sphere_reg_ros.drr.errors import BackendError, PoseShapeError, RayStepError
+from sphere_reg_ros.drr.errors import BackendError, PoseNotRigidError, PoseShapeError, RayStepError
 from sphere_reg_ros.drr.volume import AttenuationVolume
 from sphere_reg_ros.geometry.camera import Camera
+
+RIGID_TOLERANCE = 1e-3
+"""Largest entry of R·Rᵀ − I that is put down to rounding, as of a matrix typed in with four digits."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Renderer(ABC):
         Autograd reaches the poses (the gradient is tangent to the rigid motions) and the volume's values.
 
         Raises:
-            PoseShapeError, RayStepError: input that cannot be rendered.
+            PoseShapeError, PoseNotRigidError, RayStepError: input that cannot be rendered.
         """
 
     @abstractmethod
@@ -80,7 +83,7 @@ class Renderer(ABC):
             step_mm: length of a step along the ray.
 
         Raises:
-            PoseShapeError, RayStepError: input that cannot be rendered.
+            PoseShapeError, PoseNotRigidError, RayStepError: input that cannot be rendered.
         """
 
 
@@ -89,12 +92,21 @@ def check_request(T_camera_ct: Tensor, step_mm: float) -> None:
 
     Raises:
         PoseShapeError: not ``(b, 4, 4)``, or not finite.
+        PoseNotRigidError: the upper left block is no rotation.
         RayStepError: a step that is not positive and finite.
     """
     if T_camera_ct.ndim != 3 or T_camera_ct.shape[1:] != (4, 4):
         raise PoseShapeError(f"T_camera_ct is a batch of 4x4 matrices, got shape {tuple(T_camera_ct.shape)}")
     if not bool(torch.isfinite(T_camera_ct).all()):
         raise PoseShapeError("T_camera_ct holds NaN or infinity: check the pose that was given")
+    rotation = T_camera_ct.detach()[:, :3, :3].double()
+    eye = torch.eye(3, dtype=torch.float64, device=rotation.device)
+    strain = float((rotation @ rotation.mT - eye).abs().amax()) if len(rotation) else 0.0
+    if strain > RIGID_TOLERANCE or bool((torch.linalg.det(rotation) < 0.0).any()):
+        raise PoseNotRigidError(
+            f"T_camera_ct is not a rigid motion (R·Rᵀ is {strain:.2g} off the identity, limit {RIGID_TOLERANCE:g}; det R must "
+            "be positive): give a rotation, and put voxel sizes into T_ct_voxel"
+        )
     if not (math.isfinite(step_mm) and step_mm > 0.0):
         raise RayStepError(f"the step along the ray must be a positive length in mm, got {step_mm}")
 

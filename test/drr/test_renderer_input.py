@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from sphere_reg_ros.drr.errors import BackendError, PoseShapeError, RayStepError
+from sphere_reg_ros.drr.errors import BackendError, PoseNotRigidError, PoseShapeError, RayStepError
 from sphere_reg_ros.drr.renderer import make_renderer
 from sphere_reg_ros.drr.volume import AttenuationVolume
 
@@ -18,6 +18,10 @@ def test_bad_poses_and_steps_are_refused(channels_scene: Any, backend: str) -> N
     renderer = make_renderer(scene.volume, backend)
     for pose in (scene.T_camera_ct[0], scene.T_camera_ct[:, :3], scene.T_camera_ct * float("nan")):
         with pytest.raises(PoseShapeError):
+            renderer.render(pose, scene.camera, 1.0)
+    mirror = torch.diag(torch.tensor([1.0, 1.0, -1.0, 1.0], dtype=torch.float64))
+    for pose in (1.01 * scene.T_camera_ct, scene.T_camera_ct @ mirror):
+        with pytest.raises(PoseNotRigidError):
             renderer.render(pose, scene.camera, 1.0)
     for step in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(RayStepError):
