@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from sphere_reg_ros.errors import InputError, SphereRegError
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 
 # Click's root of usage errors; newer versions of typer carry a click of their own, so it is reached through typer.
-_USAGE_ERROR = typer.BadParameter.__mro__[2]
+_USAGE_ERROR = cast(type[typer.BadParameter], typer.BadParameter.__mro__[2])
 
 app = typer.Typer(
     name="sphere_reg",
@@ -58,7 +58,8 @@ def _run(work: Callable[[], int], seed: int, debug: bool) -> None:
         print("sphere_reg: interrupted", file=sys.stderr)
         code = FAILED
     except Exception as error:  # a fault of ours: still one line, and how to report it
-        code = _complain(RuntimeError(f"unexpected {type(error).__name__}: {error}; run again with --debug and report it"), debug, FAILED)
+        unexpected = RuntimeError(f"unexpected {type(error).__name__}: {error}; run again with --debug and report it")
+        code = _complain(unexpected, debug, FAILED)
     raise typer.Exit(code)
 
 

@@ -72,7 +72,8 @@ def register_files(request: RegisterRequest, quiet: bool) -> int:
     cv2.imwrite(str(out / "overlay.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     convergence_figure(result, out / "convergence.png")
     verdict = "accepted" if result.accepted else "rejected: " + "; ".join(result.reasons)
-    say(f"{verdict}; expected error {result.expected_error_mm:.2f} mm; {result.timings_ms['total']:.0f} ms; {out / 'result.json'}", quiet)
+    figures = f"expected error {result.expected_error_mm:.2f} mm; {result.timings_ms['total']:.0f} ms"
+    say(f"{verdict}; {figures}; {out / 'result.json'}", quiet)
     return DONE if result.accepted else FAILED
 
 

@@ -56,7 +56,7 @@ def replay_bag(request: ReplayRequest, quiet: bool) -> int:
     pipeline = RegistrationPipeline(ct, RegistrationSettings(seed=request.seed), request.device)
     pipeline.prepare()
     rows: list[dict[str, str]] = []
-    pictures = []
+    pictures: list[tuple[str, np.ndarray]] = []
     with (out / "results.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
@@ -66,7 +66,8 @@ def replay_bag(request: ReplayRequest, quiet: bool) -> int:
             file.flush()
             rows.append(row)
             if picture is not None and len(pictures) < MAX_PICTURES:
-                pictures.append((f"{row['stamp']}: {'accepted' if row['accepted'] == 'True' else row['reasons']} {row['mtre_mm']}", picture))
+                verdict = "accepted" if row["accepted"] == "True" else row["reasons"]
+                pictures.append((f"{row['stamp']}: {verdict} {row['mtre_mm']}", picture))
     facts, errors = _facts(request, rows, landmarks)
     write_report(out / "report.html", f"Replay of {request.bag.name}", facts, rows, pictures, errors)
     if pictures:

@@ -32,7 +32,7 @@ def mean_projection_error_mm(T_estimate: Pose, T_true: Pose, landmarks_mm: Float
 
 
 def mean_reprojection_distance_mm(T_estimate: Pose, T_true: Pose, landmarks_mm: Float64[Tensor, "n 3"]) -> float:
-    """mRPE: mean distance from each true landmark to the ray through its estimated projection, in mm (van de Kraats et al., 2005)."""
+    """mRPE: mean distance from each true landmark to the ray through its estimated projection, mm (van de Kraats 2005)."""
     direction = torch.nn.functional.normalize(se3.transform_points(T_estimate, landmarks_mm), dim=1)
     true = se3.transform_points(T_true, landmarks_mm)
     along = (true * direction).sum(1, keepdim=True)

@@ -58,7 +58,8 @@ def write_report(
     parts.append(f"<h1>{html.escape(title)}</h1>")
     parts.append(_table([("", "value"), *facts]))
     if len(errors_mm):
-        parts.append(f"<p>{html.escape(DEFINITION)}</p><img style='width:32rem' src='{_cumulative(errors_mm)}' alt='cumulative mTRE'>")
+        figure = f"<img style='width:32rem' src='{_cumulative(errors_mm)}' alt='cumulative mTRE'>"
+        parts.append(f"<p>{html.escape(DEFINITION)}</p>{figure}")
     if rows:
         header = tuple(rows[0])
         parts.append(_table([header, *(tuple(row[key] for key in header) for row in rows)]))

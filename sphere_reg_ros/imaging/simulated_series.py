@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float64, UInt16
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sphere_reg_ros.geometry import se3
@@ -47,7 +49,7 @@ class SimulatedFrame:
         T_prior: the truth with the prior's error, mm.
     """
 
-    picture: UInt16[np.ndarray, "h w"]
+    picture: UInt16[NDArray[Any], "h w"]
     camera: Camera
     T_camera_ct: Float64[Tensor, "4 4"]
     T_prior: Float64[Tensor, "4 4"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float32
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sphere_reg_ros.geometry.camera import Camera
@@ -59,10 +61,16 @@ def validate_xray(xray: XrayImage, camera: Camera | None = None) -> None:
     name = xray.source or "X-ray"
     pixels = xray.pixels
     if pixels.ndim != 2 or min(pixels.shape) < MIN_SIDE_PX:
-        raise XrayFormatError(f"{name}: shape {tuple(pixels.shape)} is no X-ray; a single-channel image of at least {MIN_SIDE_PX} pixels a side is needed")
+        raise XrayFormatError(
+            f"{name}: shape {tuple(pixels.shape)} is no X-ray; "
+            f"a single-channel image of at least {MIN_SIDE_PX} pixels a side is needed"
+        )
     height, width = pixels.shape
     if camera is not None and (camera.width, camera.height) != (width, height):
-        raise XraySizeError(f"{name}: the image is {width} x {height} pixels, its camera says {camera.width} x {camera.height}; give the calibration of this image size")
+        raise XraySizeError(
+            f"{name}: the image is {width} x {height} pixels, its camera says {camera.width} x {camera.height}; "
+            "give the calibration of this image size"
+        )
     if not bool(torch.isfinite(pixels).all()):
         count = int((~torch.isfinite(pixels)).sum())
         raise NotFiniteXrayError(f"{name}: {count} pixels are NaN or infinite; export the image again")
@@ -74,7 +82,10 @@ def validate_xray(xray: XrayImage, camera: Camera | None = None) -> None:
     extreme = low if xray.is_attenuation else high
     share = float((pixels == extreme).to(torch.float32).mean())
     if share > MAX_SATURATED_SHARE:
-        raise SaturatedXrayError(f"{name}: {share:.0%} of the pixels are saturated at {extreme:g} (limit {MAX_SATURATED_SHARE:.0%}); lower the exposure")
+        raise SaturatedXrayError(
+            f"{name}: {share:.0%} of the pixels are saturated at {extreme:g} (limit {MAX_SATURATED_SHARE:.0%}); "
+            "lower the exposure"
+        )
 
 
 def to_line_integral(xray: XrayImage) -> tuple[Float32[Tensor, "h w"], Bool[Tensor, "h w"]]:
@@ -95,14 +106,14 @@ def to_line_integral(xray: XrayImage) -> tuple[Float32[Tensor, "h w"], Bool[Tens
     positive = np.maximum(values, 0.0)
     open_beam = float(np.percentile(positive, 99.5))
     dark = positive <= DARK_SHARE * open_beam
-    mask = ~(_grown(dark) if dark.any() else dark)
+    bright = ~(_grown(dark) if dark.any() else dark)
     attenuation = -np.log(np.maximum(positive, DARK_SHARE * open_beam) / open_beam)
-    mask &= collimation_mask(attenuation)
-    line_integral = np.where(mask, attenuation, 0.0).astype(np.float32)
-    return torch.from_numpy(line_integral), torch.from_numpy(mask)
+    visible = bright & collimation_mask(attenuation)
+    line_integral = np.where(visible, attenuation, 0.0).astype(np.float32)
+    return torch.from_numpy(line_integral), torch.from_numpy(visible)
 
 
-def _grown(dark: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+def _grown(dark: Bool[NDArray[Any], "h w"]) -> Bool[NDArray[Any], "h w"]:
     """Dark regions with their blurred rim; single dark pixels are noise and stay as they are."""
     opened = cv2.morphologyEx(dark.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
     rim = 2 * max(2, round(max(dark.shape) / 100)) + 1

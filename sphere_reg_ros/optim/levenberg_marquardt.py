@@ -43,7 +43,7 @@ class NormalEquations(NamedTuple):
         hessian: ``(b, 6, 6)``, ``JᵀWJ``.
     """
 
-    cost: Float[Tensor, "b"]
+    cost: Float[Tensor, " b"]
     gradient: Float[Tensor, "b 6"]
     hessian: Float[Tensor, "b 6 6"]
 
@@ -85,11 +85,11 @@ class TraceStep:
         T: ``(b, 4, 4)`` pose.
     """
 
-    cost: Float64[Tensor, "b"]
-    damping: Float64[Tensor, "b"]
-    step_norm: Float64[Tensor, "b"]
-    gradient_norm: Float64[Tensor, "b"]
-    accepted: Bool[Tensor, "b"]
+    cost: Float64[Tensor, " b"]
+    damping: Float64[Tensor, " b"]
+    step_norm: Float64[Tensor, " b"]
+    gradient_norm: Float64[Tensor, " b"]
+    accepted: Bool[Tensor, " b"]
     T: Float64[Tensor, "b 4 4"]
 
 
@@ -107,9 +107,9 @@ class Solution:
     """
 
     T: Float64[Tensor, "b 4 4"]
-    cost: Float64[Tensor, "b"]
+    cost: Float64[Tensor, " b"]
     normal_matrix: Float64[Tensor, "b 6 6"]
-    converged: Bool[Tensor, "b"]
+    converged: Bool[Tensor, " b"]
     iterations: int
     trace: tuple[TraceStep, ...]
 
@@ -117,8 +117,8 @@ class Solution:
 class _State(NamedTuple):
     T: Float64[Tensor, "b 4 4"]
     equations: NormalEquations
-    damping: Float64[Tensor, "b"]
-    growth: Float64[Tensor, "b"]
+    damping: Float64[Tensor, " b"]
+    growth: Float64[Tensor, " b"]
 
 
 def minimise(
@@ -200,7 +200,7 @@ def _scaled(problem: Residuals | NormalEquations, unit: Float64[Tensor, "6"]) ->
     return NormalEquations(equations.cost, equations.gradient * unit, hessian)
 
 
-def _damped_step(equations: NormalEquations, damping: Float64[Tensor, "b"]) -> Float64[Tensor, "b 6"]:
+def _damped_step(equations: NormalEquations, damping: Float64[Tensor, " b"]) -> Float64[Tensor, "b 6"]:
     diagonal = equations.hessian.diagonal(dim1=-2, dim2=-1)
     # A direction that the problem does not see at all still gets some damping, or the system would be singular.
     floor = 1e-3 * diagonal.mean(-1, keepdim=True) + torch.finfo(torch.float64).tiny ** 0.5
@@ -217,8 +217,8 @@ def _advance(
     step: Float64[Tensor, "b 6"],
     trial_T: Float64[Tensor, "b 4 4"],
     trial: NormalEquations,
-    done: Bool[Tensor, "b"],
-) -> tuple[_State, Bool[Tensor, "b"]]:
+    done: Bool[Tensor, " b"],
+) -> tuple[_State, Bool[Tensor, " b"]]:
     old = state.equations
     quadratic = (step[:, None, :] @ old.hessian @ step[..., None]).flatten()
     predicted = -(old.gradient * step).sum(-1) - 0.5 * quadratic
@@ -242,7 +242,7 @@ def _advance(
 
 
 def _trace_step(
-    before: _State, after: _State, step: Float64[Tensor, "b 6"], accepted: Bool[Tensor, "b"]
+    before: _State, after: _State, step: Float64[Tensor, "b 6"], accepted: Bool[Tensor, " b"]
 ) -> TraceStep:
     return TraceStep(
         cost=after.equations.cost.detach(),
@@ -259,7 +259,7 @@ def _is_done(
     before: NormalEquations,
     after: NormalEquations,
     entry: TraceStep,
-) -> Bool[Tensor, "b"]:
+) -> Bool[Tensor, " b"]:
     # A rejected step that is already shorter than the tolerance cannot be improved on either.
     short = entry.step_norm < settings.step_tolerance
     flat = after.gradient.abs().amax(-1) <= settings.gradient_tolerance

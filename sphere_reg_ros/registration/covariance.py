@@ -82,8 +82,8 @@ def pseudo_inverse(hessian: Float64[Tensor, "6 6"]) -> Float64[Tensor, "6 6"]:
     scaled = hessian * SCALE[:, None] * SCALE[None, :]
     values, vectors = torch.linalg.eigh(0.5 * (scaled + scaled.T))
     floor = max(float(values[-1]) * 1e-9, 1e-12)
-    inverse = vectors @ torch.diag(values.clamp_min(floor).reciprocal()) @ vectors.T
-    return inverse * SCALE[:, None] * SCALE[None, :]
+    inverse: Tensor = vectors @ torch.diag(values.clamp_min(floor).reciprocal()) @ vectors.T
+    return torch.outer(SCALE, SCALE) * inverse
 
 
 def expected_error_mm(

@@ -42,7 +42,7 @@ class StageSolution:
     name: str
     T_camera_ct: Float64[Tensor, "b 4 4"]
     problems: tuple[ViewProblem, ...]
-    cutoffs: tuple[Float[Tensor, "b"], ...]
+    cutoffs: tuple[Float[Tensor, " b"], ...]
     evaluations: int
     trace: tuple[TraceStep, ...]
 
@@ -95,7 +95,7 @@ class LevelSolver:
             self._problem(level, relative, poses)
             for level, relative in zip(levels, T_view_reference, strict=True)
         ]
-        cutoffs: list[Float[Tensor, "b"]] = []
+        cutoffs: list[Float[Tensor, " b"]] = []
 
         def linearise(T_camera_ct: Float64[Tensor, "b 4 4"]) -> NormalEquations:
             comparisons = [problem.compare(T_camera_ct) for problem in problems]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sphere_reg_ros.imaging.xray import XrayImage, to_line_integral
@@ -18,12 +20,12 @@ EDGE_SHARE = 0.08
 """Share of the pixels drawn as edges: the strongest gradients of the DRR."""
 
 
-def drr_to_uint8(drr: Float[Tensor, "h w"]) -> UInt8[np.ndarray, "h w"]:
+def drr_to_uint8(drr: Float[Tensor, "h w"]) -> UInt8[NDArray[Any], "h w"]:
     """A DRR as a picture like the X-ray: bright is unattenuated, 1st to 99th percentile stretched."""
     return _stretch(-drr.detach().cpu().to(torch.float32).numpy())
 
 
-def overlay_rgb(xray: XrayImage, drr: Float[Tensor, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+def overlay_rgb(xray: XrayImage, drr: Float[Tensor, "h w"]) -> UInt8[NDArray[Any], "h w 3"]:
     """The edges of the DRR over the X-ray: where they lie on the X-ray's own edges, the pose is right.
 
     Raises:
@@ -59,13 +61,13 @@ def convergence_figure(result: RegistrationResult, path: str | Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _stretch(values: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+def _stretch(values: Float[NDArray[Any], "h w"]) -> UInt8[NDArray[Any], "h w"]:
     low, high = np.percentile(values, (1.0, 99.0))
     scaled = (values - low) / max(float(high - low), 1e-6)
     return np.asarray(np.clip(scaled * 255.0, 0.0, 255.0), dtype=np.uint8)
 
 
-def _edges(drr: Float[np.ndarray, "h w"]) -> np.ndarray:
+def _edges(drr: Float[NDArray[Any], "h w"]) -> NDArray[Any]:
     smooth = cv2.GaussianBlur(drr, (0, 0), max(0.8, max(drr.shape) / 320.0))
     horizontal = cv2.Sobel(smooth, cv2.CV_32F, 1, 0)
     vertical = cv2.Sobel(smooth, cv2.CV_32F, 0, 1)

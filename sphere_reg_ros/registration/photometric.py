@@ -38,7 +38,7 @@ class Comparison:
     support: Float[Tensor, "b h w"]
     jacobian: Float[Tensor, "b 6 h w"] | None
 
-    def agreement(self, shown: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    def agreement(self, shown: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Correlation where the CT explains the X-ray, less where that is a small part of the ``shown`` pixels.
 
         Costs do not compare between hypotheses, each of which has its own mask and its own robust cut-off.
@@ -46,7 +46,7 @@ class Comparison:
         share = self.support.sum((1, 2)) / shown.clamp_min(1.0)
         return self.similarity() * share.sqrt()
 
-    def similarity(self) -> Float[Tensor, "b"]:
+    def similarity(self) -> Float[Tensor, " b"]:
         """Correlation of the two normalised images."""
         drr = self.xray + self.residual
         energy = (self.xray.square().sum((1, 2)) * drr.square().sum((1, 2))).sqrt().clamp_min(1e-6)
@@ -119,7 +119,7 @@ class ViewProblem:
         return torch.einsum("bpihw,ij->bpjhw", parts, rotation).flatten(1, 2)
 
 
-def normal_equations(comparison: Comparison, cutoff: Float[Tensor, "b"]) -> NormalEquations:
+def normal_equations(comparison: Comparison, cutoff: Float[Tensor, " b"]) -> NormalEquations:
     """Mean robust cost of a view, with its gradient and Gauss-Newton Hessian.
 
     Tukey's biweight with its cost ``rho`` (not the weighted square), so that the gain ratio of the damping sees
@@ -140,7 +140,7 @@ def normal_equations(comparison: Comparison, cutoff: Float[Tensor, "b"]) -> Norm
 
 
 def tukey_weight_and_cost(
-    residual: Float[Tensor, "b h w"], support: Float[Tensor, "b h w"], cutoff: Float[Tensor, "b"]
+    residual: Float[Tensor, "b h w"], support: Float[Tensor, "b h w"], cutoff: Float[Tensor, " b"]
 ) -> tuple[Float[Tensor, "b h w"], Float[Tensor, "b h w"]]:
     """Weight ``(1 - (r/c)²)²`` and cost ``c²/6 (1 - (1 - (r/c)²)³)`` of Tukey's biweight, zero off the support."""
     limit = cutoff.view(-1, 1, 1).to(residual)
@@ -148,7 +148,7 @@ def tukey_weight_and_cost(
     return inside.square() * support, (1.0 - inside.pow(3)) * (limit.square() / 6.0) * support
 
 
-def robust_cutoff(comparison: Comparison, factor: float) -> Float[Tensor, "b"]:
+def robust_cutoff(comparison: Comparison, factor: float) -> Float[Tensor, " b"]:
     """Tukey's cut-off from the median absolute residual of the supported pixels, per hypothesis."""
     cutoffs = []
     for residual, support in zip(comparison.residual, comparison.support, strict=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +44,7 @@ def bone_points(ct: CtVolume) -> Float64[Tensor, "n 3"]:
     chosen = torch.linspace(0, len(indices) - 1, min(BONE_POINTS, len(indices))).round().long()
     voxels = indices[chosen].flip(1).to(torch.float64) * stride
     T = ct.T_ct_voxel.to(torch.float64)
-    return voxels @ T[:3, :3].T + T[:3, 3]
+    return torch.addmm(T[:3, 3], voxels, T[:3, :3].T)
 
 
 def judge(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 from jaxtyping import Float64
+from numpy.typing import NDArray
 
 from sphere_reg_ros.geometry.camera import Camera
 
-Matrix4 = Float64[np.ndarray, "4 4"]
-Matrix6 = Float64[np.ndarray, "6 6"]
+Matrix4 = Float64[NDArray[Any], "4 4"]
+Matrix6 = Float64[NDArray[Any], "6 6"]
 
 
 @dataclass(frozen=True)
@@ -71,5 +72,5 @@ class RegistrationResult:
     ct_sha256: str
     model_id: str
     version: str
-    centre_ct: Float64[np.ndarray, "3"]
+    centre_ct: Float64[NDArray[Any], "3"]
     camera: Camera

@@ -21,6 +21,7 @@ from sphere_reg_ros.imaging.ct import CtVolume
 from sphere_reg_ros.registration.errors import InitialPoseError
 from sphere_reg_ros.registration.settings import HypothesisSettings, SearchSettings
 
+
 def check_initial_pose(T_camera_ct: object, ct: CtVolume, camera: Camera) -> Float64[Tensor, "4 4"]:
     """Refuse what is no rigid transform, and poses under which the X-ray cannot show the CT.
 

@@ -52,10 +52,10 @@ class TruncationMap:
 
 def continuation_volume(ct: CtVolume) -> AttenuationVolume:
     """The tissue on the CT's faces, continued outwards; one where there is such tissue, zero inside the CT."""
-    factors = [max(1, round(VOXEL_MM / spacing)) for spacing in ct.spacing_mm]
+    x, y, z = (max(1, round(VOXEL_MM / spacing)) for spacing in ct.spacing_mm)
     # The faces decide, so they are read before averaging mixes them with what lies under them.
     tissue = (ct.hu > TISSUE_HU).to(torch.float32)
-    volume = AttenuationVolume(tissue[None], ct.T_ct_voxel).downsampled(tuple(factors))
+    volume = AttenuationVolume(tissue[None], ct.T_ct_voxel).downsampled((x, y, z))
     spacing_mm = volume.T_ct_voxel[:3, :3].norm(dim=0)
     padding = [int(-(-CONTINUATION_MM // float(step))) for step in spacing_mm]
     pads = (padding[0], padding[0], padding[1], padding[1], padding[2], padding[2])

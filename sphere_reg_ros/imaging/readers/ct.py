@@ -64,5 +64,7 @@ def read_labels(path: str | Path, ct: CtVolume) -> Int[Tensor, "z y x"]:
     homogeneous = torch.cat((corners, torch.ones(8, 1, dtype=torch.float64)), dim=1)
     apart_mm = float(((T_ct_voxel - ct.T_ct_voxel) @ homogeneous.T)[:3].norm(dim=0).max())
     if apart_mm > GRID_TOLERANCE_MM:
-        raise LabelMapError(f"{target}: the label map lies up to {apart_mm:.3g} mm away from the CT's grid; resample it to the CT")
+        raise LabelMapError(
+            f"{target}: the label map lies up to {apart_mm:.3g} mm away from the CT's grid; resample it to the CT"
+        )
     return labels.to(torch.int32)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sphere_reg_ros.imaging.ct import CtVolume
 from sphere_reg_ros.imaging.errors import (
@@ -27,15 +28,15 @@ TILT_TOLERANCE_DEG = 0.5
 @dataclass(frozen=True)
 class _Slice:
     dataset: Any
-    position_mm: np.ndarray
-    row_axis: np.ndarray
-    column_axis: np.ndarray
+    position_mm: NDArray[Any]
+    row_axis: NDArray[Any]
+    column_axis: NDArray[Any]
     spacing_mm: tuple[float, float]
     name: str
 
     @property
-    def normal(self) -> np.ndarray:
-        return np.cross(self.row_axis, self.column_axis)
+    def normal(self) -> NDArray[Any]:
+        return np.asarray(np.cross(self.row_axis, self.column_axis))
 
     @property
     def depth_mm(self) -> float:
@@ -130,9 +131,13 @@ def _slice(dataset: Any, name: str, plane: Any = None, index: int = 0) -> _Slice
         position = np.array([float(value) for value in source.ImagePositionPatient])
         spacing = [float(value) for value in source.PixelSpacing]
     except (AttributeError, TypeError, ValueError) as error:
-        raise SliceGeometryError(f"{name}: lacks orientation, position or pixel spacing ({error}); it cannot be placed in the patient") from error
+        raise SliceGeometryError(
+            f"{name}: lacks orientation, position or pixel spacing ({error}); it cannot be placed in the patient"
+        ) from error
     if orientation.shape != (6,) or position.shape != (3,) or len(spacing) != 2 or min(spacing) <= 0.0:
-        raise SliceGeometryError(f"{name}: orientation {orientation.tolist()}, position {position.tolist()} or spacing {spacing} is malformed")
+        raise SliceGeometryError(
+            f"{name}: orientation {orientation.tolist()}, position {position.tolist()} or spacing {spacing} is malformed"
+        )
     return _Slice(dataset, position, orientation[:3], orientation[3:], (spacing[0], spacing[1]), name)
 
 
@@ -153,7 +158,8 @@ def _frames(name: str, dataset: Any) -> list[_Slice]:
         rescale = plane.find("PixelValueTransformationSequence")
         slope = float(getattr(rescale, "RescaleSlope", 1.0)) if rescale is not None else 1.0
         offset = float(getattr(rescale, "RescaleIntercept", 0.0)) if rescale is not None else 0.0
-        slices.append(_Slice(_DecodedFrame(pixels[index], slope, offset), one.position_mm, one.row_axis, one.column_axis, one.spacing_mm, one.name))
+        frame = _DecodedFrame(pixels[index], slope, offset)
+        slices.append(_Slice(frame, one.position_mm, one.row_axis, one.column_axis, one.spacing_mm, one.name))
     return slices
 
 
@@ -190,7 +196,7 @@ class _PlaneOfFrame:
 
 @dataclass(frozen=True)
 class _DecodedFrame:
-    pixel_array: np.ndarray
+    pixel_array: NDArray[Any]
     RescaleSlope: float
     RescaleIntercept: float
 
@@ -206,17 +212,22 @@ def _check_same_plane(slices: list[_Slice]) -> None:
         if np.abs(np.concatenate((one.row_axis, one.column_axis)) - axes).max() > ORIENTATION_TOLERANCE:
             raise SliceGeometryError(f"{one.name}: its orientation differs from that of {first.name}; the series mixes planes")
         if max(abs(a - b) for a, b in zip(one.spacing_mm, first.spacing_mm, strict=True)) > 1e-4:
-            raise SliceGeometryError(f"{one.name}: pixel spacing {one.spacing_mm} differs from {first.spacing_mm} of {first.name}")
+            raise SliceGeometryError(
+                f"{one.name}: pixel spacing {one.spacing_mm} differs from {first.spacing_mm} of {first.name}"
+            )
 
 
-def _slice_step(slices: list[_Slice]) -> np.ndarray:
+def _slice_step(slices: list[_Slice]) -> NDArray[Any]:
     depths = np.array([one.depth_mm for one in slices])
     gaps = np.diff(depths)
     usual = float(np.median(gaps))
     doubled = np.flatnonzero(gaps < 0.05 * max(usual, 0.1))
     if len(doubled):
         index = int(doubled[0])
-        raise SliceGeometryError(f"{slices[index].name} and {slices[index + 1].name} lie in the same place ({depths[index]:.2f} mm); remove the duplicates")
+        raise SliceGeometryError(
+            f"{slices[index].name} and {slices[index + 1].name} lie in the same place ({depths[index]:.2f} mm); "
+            "remove the duplicates"
+        )
     uneven = np.flatnonzero(np.abs(gaps - usual) > SPACING_TOLERANCE * usual)
     if len(uneven):
         index = int(uneven[np.argmax(gaps[uneven])])
@@ -227,18 +238,24 @@ def _slice_step(slices: list[_Slice]) -> np.ndarray:
     step = (slices[-1].position_mm - slices[0].position_mm) / (len(slices) - 1)
     tilt_deg = float(np.degrees(np.arccos(np.clip(abs(step @ slices[0].normal) / np.linalg.norm(step), -1.0, 1.0))))
     if tilt_deg > TILT_TOLERANCE_DEG:
-        raise SliceGeometryError(f"{slices[0].name}: the gantry was tilted by {tilt_deg:.1f}° (limit {TILT_TOLERANCE_DEG}°); resample the series to an untilted grid")
+        raise SliceGeometryError(
+            f"{slices[0].name}: the gantry was tilted by {tilt_deg:.1f}° (limit {TILT_TOLERANCE_DEG}°); "
+            "resample the series to an untilted grid"
+        )
     return np.asarray(step)
 
 
-def _hounsfield(one: _Slice) -> np.ndarray:
+def _hounsfield(one: _Slice) -> NDArray[Any]:
     try:
         pixels = np.asarray(one.dataset.pixel_array)
     except Exception as error:  # decoders raise many kinds
-        raise ImageFileError(f"{one.name}: pixels cannot be decoded ({error}); for compressed DICOM install pylibjpeg with its plugins, or export it uncompressed") from error
+        raise ImageFileError(
+            f"{one.name}: pixels cannot be decoded ({error}); "
+            "for compressed DICOM install pylibjpeg with its plugins, or export it uncompressed"
+        ) from error
     if pixels.ndim != 2:
         raise CtContentError(f"{one.name}: slice has shape {pixels.shape}; a CT slice has one value a pixel")
     slope = float(getattr(one.dataset, "RescaleSlope", 1.0) or 1.0)
     intercept = float(getattr(one.dataset, "RescaleIntercept", 0.0) or 0.0)
     values = pixels.astype(np.float32) * slope + intercept
-    return np.clip(np.rint(values), -32768, 32767).astype(np.int16)
+    return np.asarray(np.clip(np.rint(values), -32768, 32767), dtype=np.int16)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sphere_reg_ros.imaging.errors import CtContentError, ImageFileError
@@ -62,7 +64,7 @@ def _voxel_to_lps(image: object) -> Float64[Tensor, "4 4"]:
     return torch.from_numpy(T)
 
 
-def _compact(path: Path, array: np.ndarray) -> Float[Tensor, "z y x"]:
+def _compact(path: Path, array: NDArray[Any]) -> Float[Tensor, "z y x"]:
     if array.dtype.kind in "iub":
         low, high = int(array.min()), int(array.max())
         small = low >= -32768 and high <= 32767

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sphere_reg_ros.geometry.camera_formats import angles_from_dicom, camera_from_dicom
 from sphere_reg_ros.imaging.errors import ImageFileError, XrayFormatError
@@ -39,7 +40,7 @@ def read_xray(path: str | Path) -> XrayImage:
     return _read_dicom(target)
 
 
-def _read_picture(path: Path) -> np.ndarray:
+def _read_picture(path: Path) -> NDArray[Any]:
     picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if picture is None:
         raise ImageFileError(f"{path}: cannot be decoded; is the file complete?")
@@ -53,7 +54,7 @@ def _read_picture(path: Path) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _read_npy(path: Path) -> np.ndarray:
+def _read_npy(path: Path) -> NDArray[Any]:
     try:
         # Pickled arrays run code when they are loaded.
         array = np.load(path, allow_pickle=False)
@@ -64,7 +65,7 @@ def _read_npy(path: Path) -> np.ndarray:
     return array
 
 
-def _as_pixels(path: Path, array: np.ndarray) -> torch.Tensor:
+def _as_pixels(path: Path, array: NDArray[Any]) -> torch.Tensor:
     if array.ndim != 2:
         raise XrayFormatError(f"{path}: has shape {array.shape}; an X-ray has two dimensions")
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
@@ -102,14 +103,15 @@ def _read_dicom(path: Path) -> XrayImage:
     )
 
 
-def _physical(dataset: Any, stored: np.ndarray) -> tuple[np.ndarray, bool]:
+def _physical(dataset: Any, stored: NDArray[Any]) -> tuple[NDArray[Any], bool]:
     """Intensity or attenuation, larger meaning more of it.
 
-    DICOM PS3.3 C.8.7.1.1.6 and C.8.11.3.1.2: ``PixelIntensityRelationship`` LIN is proportional to the beam's intensity, LOG to its
-    logarithm; the sign says whether larger values are more intensity (1) or less (-1). Without it ``MONOCHROME1`` shows
+    DICOM PS3.3 C.8.7.1.1.6 and C.8.11.3.1.2: ``PixelIntensityRelationship`` LIN is proportional to the beam's intensity, LOG to
+    its logarithm; the sign says whether larger values are more intensity (1) or less (-1). Without it ``MONOCHROME1`` shows
     low values bright, so stored values rise with attenuation, and ``MONOCHROME2`` the other way round.
     """
-    values = stored * float(getattr(dataset, "RescaleSlope", 1.0) or 1.0) + float(getattr(dataset, "RescaleIntercept", 0.0) or 0.0)
+    slope = float(getattr(dataset, "RescaleSlope", 1.0) or 1.0)
+    values = stored * slope + float(getattr(dataset, "RescaleIntercept", 0.0) or 0.0)
     relationship = str(getattr(dataset, "PixelIntensityRelationship", "") or "").upper()
     sign = getattr(dataset, "PixelIntensityRelationshipSign", None)
     inverted = str(getattr(dataset, "PhotometricInterpretation", "MONOCHROME2")) == "MONOCHROME1"
