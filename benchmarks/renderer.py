@@ -4,7 +4,7 @@
 
 The peers are given as many samples as put the mean distance between samples inside the volume at the step. Peers that are
 not installed are listed with the reason and skipped. The times of a shared machine scatter: the smallest of the repeats
-counts, and all contenders take turns within a repeat.
+counts, all contenders take turns within a repeat, and the processor time of all threads stands beside the wall time.
 """
 
 from __future__ import annotations
@@ -120,19 +120,20 @@ def nanodrr(volume: AttenuationVolume, pose: torch.Tensor, camera: Camera, step_
     ]
 
 
-def timed(call: Callable[[], Any], calls: int) -> float:
-    """Smallest wall time in milliseconds."""
-    times = []
+def timed(call: Callable[[], Any], calls: int) -> tuple[float, float]:
+    """Smallest wall time and smallest processor time (of all threads), milliseconds."""
+    wall, processor = [], []
     for _ in range(calls):
-        start = time.perf_counter()
+        start, start_processor = time.perf_counter(), time.process_time()
         call()
-        times.append(time.perf_counter() - start)
-    return 1000.0 * min(times)
+        wall.append(time.perf_counter() - start)
+        processor.append(time.process_time() - start_processor)
+    return 1000.0 * min(wall), 1000.0 * min(processor)
 
 
-def measure(contenders: list[Contender], repeats: int) -> dict[tuple[str, str], list[float]]:
-    """Milliseconds of every contender, one number a repeat, taken in turns."""
-    times: dict[tuple[str, str], list[float]] = {(name, what): [] for name, what, _ in contenders}
+def measure(contenders: list[Contender], repeats: int) -> dict[tuple[str, str], list[tuple[float, float]]]:
+    """Wall and processor milliseconds of every contender, one pair a repeat, taken in turns."""
+    times: dict[tuple[str, str], list[tuple[float, float]]] = {(name, what): [] for name, what, _ in contenders}
     for name, _, call in contenders:
         if name == OURS:
             call()
@@ -178,10 +179,11 @@ def rows_at(size: int, volume: AttenuationVolume, pose: torch.Tensor, arguments:
     """Measured rows of one image size, with ratios to ours."""
     camera = Camera.centred(size)
     times = measure(contenders_at(volume, pose, camera, arguments.step_mm), arguments.repeats)
-    smallest = {key: min(values) for key, values in times.items()}
+    wall = {key: [pair[0] for pair in values] for key, values in times.items()}
+    processor = {key: min(pair[1] for pair in values) for key, values in times.items()}
     rows = []
-    for (name, what), values in times.items():
-        counterpart = smallest[OURS, "image" if what == "image" else "image+jacobian"]
+    for (name, what), values in wall.items():
+        counterpart = (OURS, "image" if what == "image" else "image+jacobian")
         rows.append(
             {
                 "size": str(size),
@@ -190,7 +192,9 @@ def rows_at(size: int, volume: AttenuationVolume, pose: torch.Tensor, arguments:
                 "step_mm": f"{arguments.step_mm:g}",
                 "min_ms": f"{min(values):.1f}",
                 "median_ms": f"{statistics.median(values):.1f}",
-                "times_ours": f"{min(values) / counterpart:.1f}",
+                "times_ours": f"{min(values) / min(wall[counterpart]):.1f}",
+                "min_processor_ms": f"{processor[name, what]:.1f}",
+                "times_ours_processor": f"{processor[name, what] / processor[counterpart]:.1f}",
             }
         )
         print("  ".join(f"{value:>18}" for value in rows[-1].values()), flush=True)
