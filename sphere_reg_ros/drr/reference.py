@@ -38,7 +38,7 @@ class ReferenceRenderer(Renderer):
         rays = camera_rays(camera, device, torch.float64)
         to_voxel = voxel_from_camera(pose, self.volume.T_ct_voxel.to(device))
         matrix, origin = to_voxel[:, :3, :3], to_voxel[:, :3, 3]
-        centre = (pose[:, :3, :3] @ centre_ct.to(pose))[..., :] + pose[:, :3, 3]
+        centre = pose[:, :3, :3] @ centre_ct.to(pose) + pose[:, :3, 3]
         reference = torch.linalg.vector_norm(centre, dim=-1)
 
         def field(distance: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 Positions in the padded grid are 64-bit fixed point numbers, 32 bits of them behind the point. That costs
 less than float64 and is as good: with float32 positions one sample in some thousands lands on the wrong
-side of a voxel's face, where the gradient jumps, and the Jacobian is off by up to 1e-2 there.
+side of a voxel's face, where the gradient jumps, and the Jacobian is off by half a per cent there.
 
 A tile of rays is two arrays of rows of `LANES` numbers:
 
