@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -47,21 +48,33 @@ def poses_at(volume: AttenuationVolume, depths_mm: list[float], sideways_mm: flo
 
 
 SCENES = {
-    "in front": ([250.0, 300.0, 330.0], 0.0),
-    "source inside": ([5.0, 30.0, 60.0], 10.0),
-    "detector inside": ([480.0, 500.0, 520.0], 10.0),
+    "in front": ([250.0, 330.0], 0.0),
+    "source inside": ([5.0, 60.0], 10.0),
+    "detector inside": ([480.0, 510.0], 10.0),
     "grazed": ([250.0, 300.0], 130.0),
     "missed": ([250.0, 300.0], 900.0),
     "behind the source": ([-300.0, -150.0], 0.0),
 }
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_torch_thread() -> Iterator[None]:
+    """The scenes are small: a second thread only waits, for long where the machine is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(params=SCENES)
 def scene(request: pytest.FixtureRequest) -> Scene:
-    """Every relation of a ray to the volume; a detector of odd size, off centre, with pixels that are not square."""
+    """Every relation of a ray to the volume; a detector of odd size, off centre, with pixels that are not square.
+
+    The ray through the piercing point is 500 mm long, a whole number of steps of 4 mm: no shorter cell is left at its end.
+    """
     depths, sideways = SCENES[request.param]
     volume = smooth_volume(1, seed=1)
-    camera = Camera(37, 29, 500.0, (6.1, 7.3), (15.2, 16.9))
+    camera = Camera(35, 19, 500.0, (6.4, 10.3), (15.0, 9.0))
     return Scene(volume, camera, poses_at(volume, depths, sideways, seed=7), volume.centre_mm() + torch.tensor([5.0, -3.0, 2.0]))
 
 
