@@ -19,6 +19,9 @@ CONTRADICTION_TOLERANCE = 5e-3
 """Relative difference between K and SDD / pitch that rounding in headers explains; half a per cent of the focal length is
 5 mm of depth at 1 m."""
 
+ROUNDING_TOLERANCE = 1e-12
+"""Below this the stated pitch is kept as it is, so that writing and reading a camera gives the same one."""
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -44,7 +47,8 @@ class Camera:
         """Refuse a camera that cannot exist."""
         if self.width < 1 or self.height < 1:
             raise CameraError(f"image size is {self.width} x {self.height}; both must be at least one pixel")
-        for name, value in (("SDD", self.sdd_mm), ("column pitch", self.pixel_pitch_mm[0]), ("row pitch", self.pixel_pitch_mm[1])):
+        du, dv = self.pixel_pitch_mm
+        for name, value in (("SDD", self.sdd_mm), ("column pitch", du), ("row pitch", dv)):
             if not (math.isfinite(value) and value > 0.0):
                 raise CameraError(f"{name} is {value} mm; it must be a positive length")
         if not all(math.isfinite(value) for value in self.piercing_point_px):
@@ -77,7 +81,8 @@ class Camera:
 
         Args:
             K: ``[[SDD/du, 0, cx], [0, SDD/dv, cy], [0, 0, 1]]``.
-            pixel_pitch_mm: checked against K where given, derived from it where not.
+            pixel_pitch_mm: checked against K where given, derived from it where not. Within the tolerance K wins, because
+                it says where the rays go.
 
         Raises:
             IntrinsicsError: K has zeros on its diagonal, skew, or is not finite.
@@ -95,7 +100,11 @@ class Camera:
                     f"{axis} pitch is stated as {stated:.6g} mm, but K and an SDD of {sdd_mm:.6g} mm imply {implied:.6g} mm "
                     f"(more than {CONTRADICTION_TOLERANCE:.1%} apart); correct one of the three"
                 )
-        return cls(width, height, sdd_mm, (float(pixel_pitch_mm[0]), float(pixel_pitch_mm[1])), (cx, cy))
+        du, dv = (
+            stated if math.isclose(stated, implied, rel_tol=ROUNDING_TOLERANCE) else implied
+            for stated, implied in zip(pixel_pitch_mm, derived, strict=True)
+        )
+        return cls(width, height, sdd_mm, (du, dv), (cx, cy))
 
     @property
     def intrinsic(self) -> Float64[Tensor, "3 3"]:
@@ -105,7 +114,7 @@ class Camera:
         return torch.tensor(rows, dtype=torch.float64)
 
     def resampled(self, width: int, height: int) -> Camera:
-        """The same detector with another number of pixels."""
+        """The same detector with another number of pixels; every physical point keeps its place."""
         scale_x, scale_y = width / self.width, height / self.height
         (du, dv), (cx, cy) = self.pixel_pitch_mm, self.piercing_point_px
         centre = ((cx + 0.5) * scale_x - 0.5, (cy + 0.5) * scale_y - 0.5)
@@ -117,7 +126,7 @@ class Camera:
         return Camera(width, height, self.sdd_mm, self.pixel_pitch_mm, (cx - left, cy - top))
 
     def project(self, points_camera: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 2"]:
-        """Pixel coordinates of points in front of the source, mm."""
+        """Pixel coordinates of points in camera mm; meaningful only in front of the source, z > 0."""
         (du, dv), (cx, cy) = self.pixel_pitch_mm, self.piercing_point_px
         x, y, z = points_camera.unbind(-1)
         scale = self.sdd_mm / z

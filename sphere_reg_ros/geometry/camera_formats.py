@@ -13,10 +13,12 @@ import yaml
 from jaxtyping import Float64
 from torch import Tensor
 
+from sphere_reg_ros.errors import InputError
 from sphere_reg_ros.geometry.camera import Camera
-from sphere_reg_ros.geometry.errors import CameraFileError, TransformError
+from sphere_reg_ros.geometry.errors import CameraError, CameraFileError, TransformError
 
 RIGIDITY_TOLERANCE = 1e-4
+CENTRED_TOLERANCE_PX = 0.01
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,10 @@ def _view(path: Path, entry: object, index: int) -> CalibratedView:
         width, height, sdd_mm = int(entry["image_width"]), int(entry["image_height"]), float(entry["sdd_mm"])
     except (TypeError, ValueError, KeyError) as error:
         raise CameraFileError(f"{where}: malformed field ({error})") from error
-    camera = camera_from_info(k, width, height, sdd_mm, pitches)  # type: ignore[arg-type]
+    try:
+        camera = camera_from_info(k, width, height, sdd_mm, pitches)  # type: ignore[arg-type]
+    except InputError as error:
+        raise type(error)(f"{where}: {error}") from error
     if index == 0:
         return CalibratedView(camera, torch.eye(4, dtype=torch.float64))
     if "T_camera_reference" not in entry:
@@ -149,22 +154,53 @@ def _view(path: Path, entry: object, index: int) -> CalibratedView:
 def camera_from_dicom(dataset: Any, width: int, height: int) -> Camera | None:
     """Camera of a DICOM projection, None where it does not state its geometry.
 
-    From ``DistanceSourceToDetector`` and ``ImagerPixelSpacing`` (row spacing first), DICOM PS3.3 C.8.7.5; the axis is taken to
-    meet the middle of the image, which is all that the standard attributes say.
+    From ``DistanceSourceToDetector`` and ``ImagerPixelSpacing`` (row spacing first), DICOM PS3.3 C.8.7.5 and C.8.7.6; the axis is
+    taken to meet the middle of the image, which is all that the standard attributes say.
+
+    Args:
+        dataset: a ``pydicom.Dataset``, or anything with the same attributes.
     """
     sdd_mm = getattr(dataset, "DistanceSourceToDetector", None)
     spacing = getattr(dataset, "ImagerPixelSpacing", None)
     if sdd_mm in (None, "") or spacing in (None, "") or len(spacing) != 2:
+        return None
+    if float(sdd_mm) == 0.0:
+        # Systems without a sensor for it write zero.
         return None
     middle = ((width - 1) / 2.0, (height - 1) / 2.0)
     return Camera(width, height, float(sdd_mm), (float(spacing[1]), float(spacing[0])), middle)
 
 
 def angles_from_dicom(dataset: Any) -> tuple[float, float] | None:
-    """Positioner primary and secondary angle in degrees, None where they are not stated."""
+    """Positioner primary and secondary angle in degrees, None where they are not stated.
+
+    Their zero is another one than that of :func:`sphere_reg_ros.geometry.views.view_pose`; see
+    :func:`sphere_reg_ros.geometry.views.positioner_pose`.
+    """
     primary = getattr(dataset, "PositionerPrimaryAngle", None)
     secondary = getattr(dataset, "PositionerSecondaryAngle", None)
     if primary in (None, "") or secondary in (None, ""):
         return None
     return (float(primary), float(secondary))
 
+
+def dicom_attributes(camera: Camera, angles_deg: tuple[float, float]) -> dict[str, float | list[float]]:
+    """DICOM keywords and values that :func:`camera_from_dicom` and :func:`angles_from_dicom` read back.
+
+    Raises:
+        CameraError: the axis does not meet the middle of the image, which these attributes cannot say.
+    """
+    cx, cy = camera.piercing_point_px
+    offset = max(abs(cx - (camera.width - 1) / 2.0), abs(cy - (camera.height - 1) / 2.0))
+    if offset > CENTRED_TOLERANCE_PX:
+        raise CameraError(
+            f"piercing point is {offset:.3g} pixels off the middle (limit {CENTRED_TOLERANCE_PX:g}), "
+            "which DICOM XA cannot state; write a camera.yaml"
+        )
+    du, dv = camera.pixel_pitch_mm
+    return {
+        "DistanceSourceToDetector": camera.sdd_mm,
+        "ImagerPixelSpacing": [dv, du],
+        "PositionerPrimaryAngle": angles_deg[0],
+        "PositionerSecondaryAngle": angles_deg[1],
+    }

@@ -21,7 +21,7 @@ def hat(vector: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
     x, y, z = vector.unbind(-1)
     zero = torch.zeros_like(x)
     rows = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), dim=-1)
-    return rows.unflatten(-1, (3, 3))
+    return rows.reshape(*rows.shape[:-1], 3, 3)
 
 
 def so3_exp(rotation_vector: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
@@ -71,8 +71,9 @@ def quaternion_wxyz_from_rotation(rotation: Float[Tensor, "*b 3 3"]) -> Float[Te
         dim=-2,
     )
     largest = squares.detach().argmax(-1)[..., None, None].expand(*squares.shape[:-1], 1, 4)
-    row = rows.gather(-2, largest).squeeze(-2)
-    return row / row.norm(dim=-1, keepdim=True)
+    row: Tensor = rows.gather(-2, largest).squeeze(-2)
+    unit: Tensor = row / torch.linalg.vector_norm(row, dim=-1, keepdim=True)
+    return unit
 
 
 def from_rotation_translation(
@@ -147,21 +148,25 @@ def apply_twist(
 
     ``T <- Tr(c_cam) · exp(twist) · Tr(-c_cam) · T`` with ``c_cam = T · c``.
     """
-    motion = exp(twist)
-    centre = transform_points(T_camera_ct, centre_ct[..., None, :].to(T_camera_ct)).squeeze(-2)
-    rotated = (motion[..., :3, :3] @ centre[..., None]).squeeze(-1)
-    about = from_rotation_translation(motion[..., :3, :3], motion[..., :3, 3] + centre - rotated)
-    return about @ T_camera_ct
+    motion, centre_ct = exp(twist), centre_ct.to(T_camera_ct)
+    rotation = motion[..., :3, :3] @ T_camera_ct[..., :3, :3]
+    # The centre moves by the motion's translation alone, which fixes where everything else goes.
+    moved_centre = _transform_point(T_camera_ct, centre_ct) + motion[..., :3, 3]
+    return from_rotation_translation(rotation, moved_centre - (rotation @ centre_ct[..., None]).squeeze(-1))
 
 
 def twist_between(
     T_from: Float[Tensor, "*b 4 4"], T_to: Float[Tensor, "*b 4 4"], centre_ct: Float[Tensor, "*b 3"]
 ) -> Float[Tensor, "*b 6"]:
     """The twist about ``centre_ct`` that brings one pose to the other; the inverse of :func:`apply_twist`."""
-    motion = T_to @ inverse(T_from)
-    centre = transform_points(T_from, centre_ct[..., None, :].to(T_from)).squeeze(-2)
-    rotated = (motion[..., :3, :3] @ centre[..., None]).squeeze(-1)
-    return log(from_rotation_translation(motion[..., :3, :3], motion[..., :3, 3] - centre + rotated))
+    centre_ct = centre_ct.to(T_from)
+    rotation = T_to[..., :3, :3] @ T_from[..., :3, :3].transpose(-1, -2)
+    displacement = _transform_point(T_to, centre_ct) - _transform_point(T_from, centre_ct)
+    return log(from_rotation_translation(rotation, displacement))
+
+
+def _transform_point(T: Float[Tensor, "*b 4 4"], point: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
+    return (T[..., :3, :3] @ point[..., None]).squeeze(-1) + T[..., :3, 3]
 
 
 def _exponential_coefficients(squared: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -51,31 +51,52 @@ def distance(P: Float[Tensor, "*b 4 4"], Q: Float[Tensor, "*b 4 4"]) -> Float[Te
 
 
 def squared_distance(P: Float[Tensor, "*b 4 4"], Q: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b"]:
-    """Square of :func:`distance`, differentiable at ``P = Q`` too.
+    """Square of :func:`distance`, differentiable wherever the distance is below pi, at ``P = Q`` too.
 
-    ``cos θ1`` and ``cos θ2`` are the double eigenvalues of ``(X + Xᵀ) / 2``, ``X = PᵀQ``. Their arccosine loses half
-    the digits near zero, so the isoclinic angles ``α, β = (θ1 ± θ2) / 2`` are used: ``tr X / 4 = cos α cos β``, and the
-    self-dual and anti-self-dual parts of ``(X - Xᵀ) / 2`` have the lengths ``sin α cos β`` and ``cos α sin β``.
+    ``cos θ1`` and ``cos θ2`` are the double eigenvalues of ``(X + Xᵀ) / 2``, ``X = PᵀQ``. Their arccosine loses half the
+    digits near zero and eigenvalues have no gradient where they coincide. So X is split into the quaternions of
+    ``X v = l v r``: their angles are ``α, β = (θ1 ± θ2) / 2`` (van Elfrinkhof 1897; Mebius, arXiv math/0501249), and
+    ``θ1² + θ2² = 2 (α² + β²)``.
     """
     X = P.transpose(-1, -2) @ Q
-    cosines = X.diagonal(dim1=-2, dim2=-1).sum(-1) / 4.0
-    skew = 0.5 * (X - X.transpose(-1, -2))
-    first = torch.stack((skew[..., 0, 1], skew[..., 0, 2], skew[..., 0, 3]), dim=-1)
-    second = torch.stack((skew[..., 2, 3], -skew[..., 1, 3], skew[..., 1, 2]), dim=-1)
-    dual = (0.5 * (first + second)).square().sum(-1)
-    anti = (0.5 * (first - second)).square().sum(-1)
-    larger = _squared_arctangent(torch.maximum(dual, anti), cosines)
-    smaller = _squared_arctangent(torch.minimum(dual, anti), cosines.abs())
-    return 2.0 * (larger + smaller)
+    basis = _ISOCLINIC_PRODUCTS.to(X)
+    # l rᵀ, of rank one; its longest row is r up to sign, and well away from zero.
+    associate = 0.25 * (X.flatten(-2) @ basis).unflatten(-1, (4, 4))
+    longest = associate.detach().square().sum(-1).argmax(-1)[..., None, None]
+    row = associate.gather(-2, longest.expand(*associate.shape[:-2], 1, 4)).squeeze(-2)
+    right = row / row.norm(dim=-1, keepdim=True)
+    left = (associate @ right[..., None]).squeeze(-1)
+    # (l, r) and (-l, -r) are the same rotation; the one with α + β <= π has the principal angles.
+    sign = torch.where(left[..., 0] + right[..., 0] < 0.0, -1.0, 1.0).to(X.dtype)[..., None]
+    return 2.0 * (_squared_angle(left * sign) + _squared_angle(right * sign))
 
 
-def _squared_arctangent(squared_sine: Tensor, cosine: Tensor) -> Tensor:
-    """``atan2(√s², c)²``, smooth in ``s²`` at zero where c is positive."""
-    small = squared_sine < 1e-4 * cosine.square()
-    small = small & (cosine > 0.0)
+def _squared_angle(quaternion: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b"]:
+    """``atan2(|v|, w)²`` of ``(w, v)``, smooth at ``v = 0`` where w is positive."""
+    cosine, squared_sine = quaternion[..., 0], quaternion[..., 1:].square().sum(-1)
+    small = (squared_sine < 1e-3 * cosine.square()) & (cosine > 0.0)
     ratio = squared_sine / torch.where(small, cosine.square(), torch.ones_like(cosine))
-    # atan(x)² = x² - 2/3 x⁴ + 23/45 x⁶ - 44/105 x⁸ + …
-    series = ratio * (1.0 - ratio * (2 / 3 - ratio * (23 / 45 - ratio * (44 / 105))))
+    # atan(x)² = x² - 2/3 x⁴ + 23/45 x⁶ - 44/105 x⁸ + 563/1575 x¹⁰ - …
+    series = ratio * (1.0 - ratio * (2 / 3 - ratio * (23 / 45 - ratio * (44 / 105 - ratio * (563 / 1575)))))
+    # Both branches are evaluated; the unused one must be finite or its gradient poisons the other.
     tiny = torch.finfo(squared_sine.dtype).tiny
     sine = torch.where(small, torch.ones_like(squared_sine), squared_sine.clamp_min(tiny)).sqrt()
     return torch.where(small, series, torch.atan2(sine, cosine).square())
+
+
+def _isoclinic_products() -> Float[Tensor, "16 16"]:
+    """Column ``4 a + b`` is the flattened matrix of ``v -> e_a v e_b`` for the units (1, i, j, k), v as ``(x, y, z, w)``."""
+    left = torch.zeros(4, 4, 4, dtype=torch.float64)
+    right = torch.zeros(4, 4, 4, dtype=torch.float64)
+    # One is the last coordinate of v and the first unit; e_i e_j = e_k for cyclic (i, j, k).
+    place = (3, 0, 1, 2)
+    signed_products = {(0, j): (j, 1) for j in range(4)} | {(i, 0): (i, 1) for i in range(4)}
+    for i, j, k in ((1, 2, 3), (2, 3, 1), (3, 1, 2)):
+        signed_products |= {(i, i): (0, -1), (i, j): (k, 1), (j, i): (k, -1)}
+    for (i, j), (product, sign) in signed_products.items():
+        left[i, place[product], place[j]] = sign
+        right[j, place[product], place[i]] = sign
+    return (left[:, None] @ right[None, :]).flatten(0, 1).flatten(1).T.contiguous()
+
+
+_ISOCLINIC_PRODUCTS = _isoclinic_products()

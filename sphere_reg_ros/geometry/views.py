@@ -22,19 +22,25 @@ def ap_rotation() -> Float64[Tensor, "3 3"]:
     return torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
 
 
-def view_rotation(orbital_deg: float, cranial_deg: float) -> Float64[Tensor, "3 3"]:
-    """Rotation of ``T_camera_ct`` for the angles that a C-arm reports.
-
-    DICOM PS3.3 C.8.7.5.1.2: the primary angle turns the image receptor about the patient's long axis, positive towards the
-    patient's left; the secondary one tilts it, positive towards the head. Zero and zero has the receptor **anterior**
-    and the source posterior. The project's AP view (see :func:`ap_rotation`) has the source anterior; the angles here
-    turn that view by the same motions of the gantry, so that (0, 0) is AP.
-    """
+def detector_direction(orbital_deg: float, cranial_deg: float) -> Float64[Tensor, "3"]:
+    """From the patient to the detector, LPS: ``sin o cos c`` left, ``cos o cos c`` posterior, ``sin c`` superior."""
     orbital, cranial = math.radians(orbital_deg), math.radians(cranial_deg)
-    # The gantry turns about patient axes by R_gantry; the patient seen from it turns the other way.
-    about_superior = se3.so3_exp(torch.tensor([0.0, 0.0, orbital], dtype=torch.float64))
-    about_left = se3.so3_exp(torch.tensor([cranial, 0.0, 0.0], dtype=torch.float64))
-    return ap_rotation() @ (about_superior @ about_left).T
+    level = math.cos(cranial)
+    direction = (math.sin(orbital) * level, math.cos(orbital) * level, math.sin(cranial))
+    return torch.tensor(direction, dtype=torch.float64)
+
+
+def view_rotation(orbital_deg: float, cranial_deg: float) -> Float64[Tensor, "3 3"]:
+    """Rotation of ``T_camera_ct`` with the detector where the angles say, and image columns in the transverse plane.
+
+    Orbital +90 puts the detector at the patient's left, cranial +90 at the head, as DICOM PS3.3 C.8.7.5.1.2 has it for
+    the positioner's primary and secondary angle. (0, 0) is the AP view of this package, its source anterior; DICOM's own
+    zero has the *detector* anterior, see :func:`positioner_pose`.
+    """
+    z = detector_direction(orbital_deg, cranial_deg)
+    orbital = math.radians(orbital_deg)
+    x = torch.tensor([math.cos(orbital), -math.sin(orbital), 0.0], dtype=torch.float64)
+    return torch.stack((x, torch.linalg.cross(z, x), z))
 
 
 def view_pose(
@@ -48,6 +54,29 @@ def view_pose(
     centre = centre_ct.to(torch.float64)
     on_axis = torch.tensor([0.0, 0.0, source_to_centre_mm], dtype=torch.float64)
     return se3.from_rotation_translation(rotation, on_axis - rotation @ centre)
+
+
+def view_angles(T_camera_ct: Float64[Tensor, "4 4"]) -> tuple[float, float]:
+    """Orbital and cranial angle in degrees of the detector's direction, whatever the roll; see :func:`view_rotation`."""
+    left, posterior, superior = (float(value) for value in T_camera_ct[2, :3])
+    cranial = math.atan2(superior, math.hypot(left, posterior))
+    return math.degrees(math.atan2(left, posterior)), math.degrees(cranial)
+
+
+def positioner_pose(
+    centre_ct: Float64[Tensor, "3"],
+    primary_deg: float,
+    secondary_deg: float,
+    source_to_centre_mm: float = SOURCE_TO_CENTRE_MM,
+) -> Float64[Tensor, "4 4"]:
+    """``T_camera_ct`` of DICOM's positioner angles, taken literally.
+
+    DICOM PS3.3 C.8.7.5.1.2, patient supine: at (0, 0) the detector is perpendicular above the chest and the tube below the table;
+    primary +90 is the detector at the patient's left (LAO), secondary +90 at the head (CRA). The camera looks from the source, so
+    that its columns run to the patient's right at (0, 0); an image stored as seen from the detector (``PatientOrientation``
+    ``L\\F``) is its mirror image. Writers that count from an AP view with the source anterior mean :func:`view_pose`.
+    """
+    return view_pose(centre_ct, 180.0 - primary_deg, secondary_deg, source_to_centre_mm)
 
 
 def ap_pose(
