@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import signal
+import struct
 import sys
 import threading
 import time
@@ -18,6 +20,8 @@ from rosgraph_msgs.msg import Clock
 from visualization_msgs.msg import MarkerArray
 
 from sphere_reg_ros.errors import InputError
+from sphere_reg_ros.msg import RegistrationResult
+from sphere_reg_ros.ros import conversions
 from sphere_reg_ros.ros.bags import GEOMETRY_TOPIC, IMAGE_TOPIC, INFO_TOPIC, PRIOR_TOPIC, TF_TOPIC, read_serialised
 from sphere_reg_ros.ros.errors import BagError
 from sphere_reg_ros.ros.parameters import PLAYER_PARAMETERS, declare
@@ -26,6 +30,7 @@ from sphere_reg_ros.ros.publishing import LATCHED
 STATIC_TF_TOPIC = "/tf_static"
 TOPICS = (GEOMETRY_TOPIC, PRIOR_TOPIC, INFO_TOPIC, IMAGE_TOPIC, TF_TOPIC, STATIC_TF_TOPIC)
 CLOCK_PERIOD_S = 0.02
+RESULT_TIMEOUT_S = 20.0
 QUIET_S = 1.0
 """Discovery of new publishers before the first message, and work of the receivers after the last."""
 
@@ -39,6 +44,9 @@ class BagPlayer(Node):
         self._clock_topic = self.create_publisher(Clock, "/clock", 10)
         self._played: dict[str, Any] = {}
         self._ct_loaded = threading.Event()
+        self._answered = threading.Event()
+        self._awaited_ns = 0
+        self.create_subscription(RegistrationResult, "/registration/result", self._on_result, LATCHED)
         self.create_subscription(MarkerArray, "/registration/markers", lambda message: self._ct_loaded.set(), LATCHED)
 
     def run(self) -> None:
@@ -59,7 +67,10 @@ class BagPlayer(Node):
         time.sleep(QUIET_S)
         for loop in _counted(loops):
             self._play(recorded, rate)
+            if self._value("wait_for_registration"):
+                self._answered.wait(RESULT_TIMEOUT_S)
             self.get_logger().info(f"played {path}, time {loop + 1}")
+        # The last result's pictures follow it.
         time.sleep(QUIET_S)
 
     def _play(self, recorded: list[tuple[str, str, int, bytes]], rate: float) -> None:
@@ -73,10 +84,24 @@ class BagPlayer(Node):
                 time.sleep(min(CLOCK_PERIOD_S, (stamp_ns - now_ns) / 1e9 / rate))
             if not rclpy.ok():
                 return
+            if topic == IMAGE_TOPIC:
+                self._awaited_ns = _header_stamp_ns(data)
+                self._answered.clear()
             self._played[topic].publish(data)
+
+    def _on_result(self, message: RegistrationResult) -> None:
+        if conversions.stamp_ns(message.header.stamp) == self._awaited_ns:
+            self._answered.set()
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
+
+
+def _header_stamp_ns(data: bytes) -> int:
+    """The stamp with which every serialised message begins that begins with a header."""
+    order = "<" if data[1] & 1 else ">"
+    seconds, nanoseconds = struct.unpack_from(f"{order}iI", data, 4)
+    return int(seconds) * 10**9 + int(nanoseconds)
 
 
 def _counted(loops: int) -> Iterator[int]:
@@ -116,6 +141,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"bag_player: {error}", file=sys.stderr)
         return 2
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()

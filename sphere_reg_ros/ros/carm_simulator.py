@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -120,6 +121,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"carm_simulator: {error}", file=sys.stderr)
         return 2
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()

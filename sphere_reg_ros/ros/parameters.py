@@ -78,7 +78,9 @@ PLAYER_PARAMETERS = (
     NodeParameter("bag", "", "rosbag2 folder to play", read_only=True),
     NodeParameter("rate", 1.0, "speed of the clock", limits=(0.01, 100.0), read_only=True),
     NodeParameter("loops", 1, "times the bag is played; 0 goes on for ever", limits=(0, 1_000_000), read_only=True),
-    NodeParameter("wait_for_registration", True, "start when the registration node is active and has a CT", read_only=True),
+    NodeParameter(
+        "wait_for_registration", True, "start when the registration node has a CT; wait for the last result", read_only=True
+    ),
 )
 
 

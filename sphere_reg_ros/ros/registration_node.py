@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -366,15 +367,13 @@ class RegistrationNode(LifecycleNode):
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to stop."""
     rclpy.init(args=args)
-    node = None
-    starting = None
+    node = starting = None
     try:
         node = RegistrationNode()
         executor = MultiThreadedExecutor(num_threads=EXECUTOR_THREADS)
         executor.add_node(node)
         if node.get_parameter("autostart").value:
-            starting = threading.Thread(target=_start_up, args=(node,), daemon=True)
-            starting.start()
+            (starting := threading.Thread(target=_start_up, args=(node,), daemon=True)).start()
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
@@ -382,6 +381,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"registration_node: {error}", file=sys.stderr)
         return 2
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a launch file's Ctrl-C comes twice; let the first one clean up
         if starting is not None:
             starting.join(START_PATIENCE_S)
         if node is not None:
