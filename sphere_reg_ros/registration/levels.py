@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from jaxtyping import Float, Float64
@@ -16,6 +17,7 @@ from sphere_reg_ros.optim.levenberg_marquardt import (
     Solution,
     minimise,
 )
+from sphere_reg_ros.optim.levenberg_marquardt import TraceStep as BatchStep
 from sphere_reg_ros.registration.photometric import ViewProblem, normal_equations, robust_cutoff
 from sphere_reg_ros.registration.pyramid import VolumePyramid, XrayLevel
 from sphere_reg_ros.registration.result import TraceStep
@@ -105,6 +107,11 @@ class LevelSolver:
             return NormalEquations(*(torch.stack(terms).sum(0) for terms in zip(*parts, strict=True)))
 
         level = levels[0].settings
+        counted = count()
+
+        def in_the_lead(step: BatchStep) -> None:
+            observe(_trace_step(level.name, next(counted), step, int(step.cost.argmin())))
+
         solution = minimise(
             linearise,
             poses,
@@ -114,6 +121,7 @@ class LevelSolver:
                 step_tolerance=level.step_tolerance_mm,
                 scale=(1.0, 1.0, 1.0, RADIAN_MM, RADIAN_MM, RADIAN_MM),
             ),
+            on_iteration=in_the_lead,
         )
         order = self._ranking(problems, solution.T)
         return StageSolution(
@@ -151,15 +159,16 @@ class LevelSolver:
 
 
 def _trace(name: str, solution: Solution, hypothesis: int) -> tuple[TraceStep, ...]:
-    return tuple(
-        TraceStep(
-            stage=name,
-            iteration=index,
-            cost=float(step.cost[hypothesis]),
-            damping=float(step.damping[hypothesis]),
-            step_norm=float(step.step_norm[hypothesis]),
-            gradient_norm=float(step.gradient_norm[hypothesis]),
-            T_camera_ct=step.T[hypothesis].cpu().numpy(),
-        )
-        for index, step in enumerate(solution.trace)
+    return tuple(_trace_step(name, index, step, hypothesis) for index, step in enumerate(solution.trace))
+
+
+def _trace_step(name: str, iteration: int, step: BatchStep, hypothesis: int) -> TraceStep:
+    return TraceStep(
+        stage=name,
+        iteration=iteration,
+        cost=float(step.cost[hypothesis]),
+        damping=float(step.damping[hypothesis]),
+        step_norm=float(step.step_norm[hypothesis]),
+        gradient_norm=float(step.gradient_norm[hypothesis]),
+        T_camera_ct=step.T[hypothesis].detach().cpu().numpy(),
     )
