@@ -150,7 +150,11 @@ class Client:
         time.sleep(0.2)
 
     def send(self, image: Image | None, info: CameraInfo | None, geometry: CArmGeometry | None) -> None:
-        for publisher, message in ((self.geometry, geometry), (self.info, info), (self.image, image)):
+        if geometry is not None:
+            self.geometry.publish(geometry)
+            # The node would take an X-ray that overtakes this with the geometry of the one before.
+            time.sleep(0.1)
+        for publisher, message in ((self.info, info), (self.image, image)):
             if message is not None:
                 publisher.publish(message)
 
