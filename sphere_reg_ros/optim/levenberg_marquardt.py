@@ -144,7 +144,8 @@ def minimise(
     start = _scaled(linearise(T_initial), unit)
     ones = torch.ones_like(start.cost)
     state = _State(T_initial, start, settings.initial_damping * ones, 2.0 * ones)
-    done = torch.zeros_like(start.cost, dtype=torch.bool)
+    # A start that is not finite has nothing to descend; it stays, and has not converged.
+    done = ~torch.isfinite(start.cost)
     trace: list[TraceStep] = []
     iterations = 1
     while iterations < settings.max_iterations and not bool(done.all()):
@@ -163,7 +164,7 @@ def minimise(
         T=state.T,
         cost=state.equations.cost,
         normal_matrix=state.equations.hessian / (unit[:, None] * unit[None, :]),
-        converged=done,
+        converged=done & torch.isfinite(state.equations.cost),
         iterations=iterations,
         trace=tuple(trace),
     )
@@ -261,7 +262,8 @@ def _is_done(
     entry: TraceStep,
 ) -> Bool[Tensor, " b"]:
     # A rejected step that is already shorter than the tolerance cannot be improved on either.
-    short = entry.step_norm < settings.step_tolerance
+    # A step of exactly zero says that the system was unusable, and more damping may cure that.
+    short = (entry.step_norm > 0.0) & (entry.step_norm < settings.step_tolerance)
     flat = after.gradient.abs().amax(-1) <= settings.gradient_tolerance
     decrease = before.cost - after.cost
     level = entry.accepted & (decrease <= settings.cost_tolerance * before.cost) & (settings.cost_tolerance > 0.0)

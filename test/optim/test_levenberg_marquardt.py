@@ -153,6 +153,18 @@ def test_a_problem_that_is_not_finite_moves_nothing() -> None:
     assert torch.isfinite(solution.cost).all()
 
 
+def test_a_start_that_is_not_finite_has_not_converged() -> None:
+    def linearise(T: torch.Tensor) -> Residuals:
+        here = problem(pixels_of(TRUTH))(T)
+        spoilt = here.residual.clone()
+        spoilt[0] = float("nan")
+        return here._replace(residual=spoilt)
+
+    solution = minimise(linearise, starts(2), CENTRE, TIGHT)
+    assert solution.converged.tolist() == [False, True]
+    assert torch.equal(solution.T[0], starts(2)[0])
+
+
 def test_gradient_through_all_iterations() -> None:
     settings = LevenbergMarquardtSettings(max_iterations=4, step_tolerance=0.0)
 
