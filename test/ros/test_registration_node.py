@@ -261,7 +261,9 @@ def test_a_goal_can_be_cancelled(client: Any, frames: list) -> None:
     client.reset()
     stamp_ns = client.stamp()
     client.send(*client.messages(frames[0], stamp_ns))
-    # The search that this X-ray starts, without a prior, keeps the worker busy while the goal is cancelled.
+    # The search that this X-ray starts, without a prior, keeps the worker busy while the goal is cancelled. A goal that
+    # overtakes the X-ray finds none, or is replaced by it in the queue.
+    time.sleep(0.3)
     handle, _ = client.goal(Register.Goal())
     future = handle.cancel_goal_async()
     client.wait(future.done, "the cancellation's answer")
