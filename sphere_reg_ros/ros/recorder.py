@@ -8,7 +8,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
@@ -53,7 +52,7 @@ class Recorder(Node):
 
         def write(raw: bytes) -> None:
             with self._lock:
-                self._writer.write(connection, self.get_clock().now().nanoseconds, np.frombuffer(raw, dtype=np.uint8))
+                self._writer.write(connection, self.get_clock().now().nanoseconds, raw)
 
         self.create_subscription(_message_class(kind), topic, write, qos, raw=True)
 
