@@ -97,6 +97,10 @@ class Client:
         self.wait(lambda: all(one.get_subscription_count() >= count for one, count in wanted.items()), "the node")
         assert self._action.wait_for_server(PATIENCE_S)
 
+    def publishes(self, node: str, topic: str) -> bool:
+        """Whether we have found a node's publisher."""
+        return node in [one.node_name for one in self.node.get_publishers_info_by_topic(topic)]
+
     def call(self, kind: Any, name: str, request: Any) -> Any:
         """One service call."""
         client = self.node.create_client(kind, f"{NAMESPACE}/{name}")

@@ -73,15 +73,20 @@ def test_a_wrong_start_parameter_ends_the_node_in_one_line(start: Any) -> None:
 
 
 def test_the_simulated_carm_is_registered_near_its_truth(client: Any, start: Any, phantom_path: Path, end_process: Any) -> None:
-    registration = start("registration_node", "-p", f"ct_path:={phantom_path}", *CARM_REMAPPED)
+    registration = start("registration_node", "-p", "autostart:=false", "-p", f"ct_path:={phantom_path}", *CARM_REMAPPED)
     before = len(client.heard["result"])
     images = ("-p", "images:=2", "-p", "image_px:=128", "-p", "period_s:=0.2", "-p", "pose_depth_mm:=20.0")
     carm = start("carm_simulator", "-p", f"ct_path:={phantom_path}", *images)
+    # The C-arm begins when the registration is active: not before we listen to its truth, which is sent once.
+    client.wait(lambda: client.publishes("carm", "/tf"), "the C-arm's TF")
+    assert client.transition(CONFIGURE) and client.transition(ACTIVATE)
     output, _ = carm.communicate(timeout=120)
     assert carm.returncode == 0, output
     results = client.wait(lambda: len(client.heard["result"]) >= before + 2 and client.heard["result"][before:], "two results")
     for result in results:
-        truth = client.transforms(conversions.stamp_ns(result.header.stamp), "ct_truth")
+        stamp_ns = conversions.stamp_ns(result.header.stamp)
+        # TF and results are different topics, which may overtake each other.
+        truth = client.wait(lambda stamp_ns=stamp_ns: client.transforms(stamp_ns, "ct_truth"), "the truth")
         assert len(truth) == 1 and truth[0].header.frame_id == "carm_optical"
         if result.accepted:
             apart = conversions.transform_from_message(truth[0]) - conversions.transform_from_pose(result.pose.pose)
