@@ -160,6 +160,6 @@ def main(arguments: list[str] | None = None) -> int:
     except typer.Abort:
         return FAILED
     except _USAGE_ERROR as error:
-        print(f"sphere_reg: error: {' '.join(error.format_message().split())}; see --help", file=sys.stderr)
+        print(f"sphere_reg: error: {' '.join(error.format_message().split()).rstrip('.')}; see --help", file=sys.stderr)
         return BAD_INPUT
     return code if isinstance(code, int) else DONE

@@ -135,11 +135,16 @@ def _view(path: Path, entry: object, index: int) -> CalibratedView:
     try:
         matrix = entry["camera_matrix"]
         k = [float(value) for value in (matrix["data"] if isinstance(matrix, Mapping) else np.ravel(matrix))]
+        distortion = entry.get("distortion_coefficients") or []
+        coefficients = np.ravel(distortion.get("data", []) if isinstance(distortion, Mapping) else distortion).astype(float)
         pitch = entry.get("pixel_pitch_mm")
         pitches = None if pitch is None else tuple(float(value) for value in np.broadcast_to(pitch, 2))
         width, height, sdd_mm = int(entry["image_width"]), int(entry["image_height"]), float(entry["sdd_mm"])
     except (TypeError, ValueError, KeyError) as error:
         raise CameraFileError(f"{where}: malformed field ({error})") from error
+    # Ignored, it would bend the rays and shift the pose.
+    if coefficients.any():
+        raise CameraFileError(f"{where}: has distortion coefficients {coefficients.tolist()}; rectify the X-ray first")
     try:
         camera = camera_from_info(k, width, height, sdd_mm, pitches)  # type: ignore[arg-type]
     except InputError as error:
