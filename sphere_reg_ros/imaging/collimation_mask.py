@@ -18,6 +18,8 @@ MOST_TILT_DEG = 12.0
 COVERED = 0.85
 DEEPEST = 0.45
 DETAIL = 0.4
+NOISE_SHARE = 0.4
+"""Of the edge's height: the deeper the shadow, the fewer photons reach it and the more it sparkles."""
 SHARPNESS = 0.6
 MARGIN_PX = 2.5
 
@@ -52,8 +54,9 @@ def collimation_mask(log_image: NDArray[np.float32] | NDArray[np.float64]) -> ND
     height, width = log_image.shape
     scale = min(1.0, COARSE_PX / max(height, width))
     size = (max(8, round(width * scale)), max(8, round(height * scale)))
-    coarse = cv2.resize(log_image.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    smooth = np.asarray(cv2.GaussianBlur(coarse, (0, 0), 1.0), dtype=np.float32)
+    # Averaged before the logarithm: few photons reach the shadow, and the logarithm of their noise would hide its edge.
+    coarse = cv2.resize(np.exp(-log_image.astype(np.float32)), size, interpolation=cv2.INTER_AREA)
+    smooth = -np.log(np.maximum(cv2.GaussianBlur(coarse, (0, 0), 0.7), np.finfo(np.float32).tiny))
     kept = _inside_blades(smooth) & _inside_iris(smooth)
     enlarged = cv2.resize(kept.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
     return np.asarray(enlarged > 0)
@@ -142,11 +145,12 @@ def _is_sharp_and_blank(
         low, high = (np.clip(u + side * reach, 0, columns - 1) for side in (-1, 1))
         return float((image[v, high] - image[v, low]).mean())
 
-    if rise(EDGE_PX) < SHARPNESS * rise(3 * EDGE_PX):
+    height = rise(EDGE_PX)
+    if height < SHARPNESS * rise(3 * EDGE_PX):
         return False
     beyond = ~blade.keeps(image.shape, -2.0 * EDGE_PX) & open_rows[:, None]
     detail = np.abs(_rise_along_rows(image))[beyond & _within_reach(image.shape)]
-    return detail.size == 0 or bool(np.percentile(detail, 95) < DETAIL)
+    return detail.size == 0 or bool(np.percentile(detail, 95) < max(DETAIL, NOISE_SHARE * height))
 
 
 def _rise_along_rows(image: NDArray[np.float32]) -> NDArray[np.float32]:

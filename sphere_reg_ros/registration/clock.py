@@ -38,9 +38,7 @@ class StageClock:
             raise RegistrationCancelled("registration was cancelled")
         elapsed_s = time.perf_counter() - self._started
         if self._timeout_s is not None and elapsed_s > self._timeout_s:
-            raise RegistrationTimeout(
-                f"registration took {elapsed_s:.2f} s, the limit is {self._timeout_s:.2f} s"
-            )
+            raise RegistrationTimeout(f"registration took {elapsed_s:.2f} s, the limit is {self._timeout_s:.2f} s")
 
     def timings_ms(self) -> dict[str, float]:
         """Every stage so far, and ``"total"`` since the clock was made."""

@@ -50,9 +50,7 @@ def block_equations(
     blocks = padded.unflatten(2, (BLOCKS_PER_SIDE, cols)).unflatten(1, (BLOCKS_PER_SIDE, rows)).sum((2, 4))
     pixels = float(weight.sum())
     variance = float((weight * residual.square()).sum()) / max(pixels, 1.0)
-    return BlockEquations(
-        hessian.to(torch.float64), blocks.flatten(1).T.to(torch.float64), variance, pixels
-    )
+    return BlockEquations(hessian.to(torch.float64), blocks.flatten(1).T.to(torch.float64), variance, pixels)
 
 
 def cluster_robust_covariance(views: Sequence[BlockEquations]) -> Float64[Tensor, "6 6"]:
@@ -86,9 +84,7 @@ def pseudo_inverse(hessian: Float64[Tensor, "6 6"]) -> Float64[Tensor, "6 6"]:
     return torch.outer(SCALE, SCALE) * inverse
 
 
-def expected_error_mm(
-    covariance: Float64[Tensor, "6 6"], offsets_camera_mm: Float64[Tensor, "n 3"]
-) -> float:
+def expected_error_mm(covariance: Float64[Tensor, "6 6"], offsets_camera_mm: Float64[Tensor, "n 3"]) -> float:
     """Root mean square displacement of points that the covariance implies.
 
     Args:

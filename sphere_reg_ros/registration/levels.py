@@ -59,9 +59,7 @@ class StageSolution:
         return torch.stack(chosen)
 
 
-def pose_distance_mm(
-    a: Float64[Tensor, "4 4"], b: Float64[Tensor, "4 4"], centre_ct: Float64[Tensor, "3"]
-) -> float:
+def pose_distance_mm(a: Float64[Tensor, "4 4"], b: Float64[Tensor, "4 4"], centre_ct: Float64[Tensor, "3"]) -> float:
     """Length of the twist between two poses, rotations counted at 100 mm a radian."""
     twist = se3.twist_between(a, b, centre_ct)
     return float(torch.cat((twist[:3], twist[3:] * RADIAN_MM)).norm())
@@ -93,10 +91,7 @@ class LevelSolver:
 
         The masks and the robust cut-offs are those of the given poses, so that the cost keeps its meaning.
         """
-        problems = [
-            self._problem(level, relative, poses)
-            for level, relative in zip(levels, T_view_reference, strict=True)
-        ]
+        problems = [self._problem(level, relative, poses) for level, relative in zip(levels, T_view_reference, strict=True)]
         cutoffs: list[Float[Tensor, " b"]] = []
 
         def linearise(T_camera_ct: Float64[Tensor, "b 4 4"]) -> NormalEquations:
@@ -142,19 +137,17 @@ class LevelSolver:
         outside_mm = self._truncation.outside_mm(T_view_reference @ poses, level.camera)
         return ViewProblem(
             level=level,
-            renderer=self._volumes.renderer(level.settings.voxel_mm),
+            renderer=self._volumes.renderer(level.settings.voxel_mm, level.settings.beyond_the_ct),
             centre_ct=self._centre_ct,
             T_view_reference=T_view_reference,
-            explained=(outside_mm <= self._settings.truncation_tolerance_mm).to(torch.float32),
+            explained=(outside_mm <= level.settings.outside_mm).to(torch.float32),
             deviation_floor=self._settings.deviation_floor,
         )
 
     def _ranking(self, problems: Sequence[ViewProblem], poses: Float64[Tensor, "b 4 4"]) -> Tensor:
         if len(poses) == 1:
             return torch.zeros(1, dtype=torch.long)
-        agreements = [
-            problem.compare_values(poses).agreement(problem.level.mask.sum()) for problem in problems
-        ]
+        agreements = [problem.compare_values(poses).agreement(problem.level.mask.sum()) for problem in problems]
         return torch.argsort(torch.stack(agreements).sum(0), descending=True)
 
 

@@ -93,13 +93,9 @@ class ViewProblem:
 
     def compare_values(self, T_camera_ct: Float64[Tensor, "b 4 4"]) -> Comparison:
         """Residual without its derivative, at less than half the price."""
-        image = self.renderer.render(
-            self.T_view_reference @ T_camera_ct, self.level.camera, self.level.settings.step_mm
-        )
+        image = self.renderer.render(self.T_view_reference @ T_camera_ct, self.level.camera, self.level.settings.step_mm)
         xray = self._normalised_xray(len(T_camera_ct))
-        drr = normalise_locally(
-            image[:, 0], self._mask(len(T_camera_ct)), self.level.window_px, self.deviation_floor
-        )
+        drr = normalise_locally(image[:, 0], self._mask(len(T_camera_ct)), self.level.window_px, self.deviation_floor)
         return Comparison(xray.values, drr.values - xray.values, drr.support, None)
 
     def _mask(self, batch: int) -> Float[Tensor, "b h w"]:

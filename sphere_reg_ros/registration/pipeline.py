@@ -21,7 +21,7 @@ from sphere_reg_ros.registration.device import choose_device
 from sphere_reg_ros.registration.levels import LevelSolver, StageSolution
 from sphere_reg_ros.registration.pyramid import VolumePyramid, XrayLevel, xray_level
 from sphere_reg_ros.registration.result import RegistrationResult, TraceStep
-from sphere_reg_ros.registration.settings import RegistrationSettings
+from sphere_reg_ros.registration.settings import HypothesisSettings, RegistrationSettings
 from sphere_reg_ros.registration.truncation import TruncationMap
 
 PHOTOMETRIC_MODEL_ID = "photometric"
@@ -40,6 +40,20 @@ class View:
     xray: XrayImage
     camera: Camera
     T_view_reference: ArrayLike
+
+
+@dataclass(frozen=True)
+class _Plan:
+    poses: Callable[[], Float64[Tensor, "b 4 4"]]
+    keep: int
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    solution: StageSolution
+    verdict: quality.Verdict
+    iterations: int
+    trace: tuple[TraceStep, ...]
 
 
 class RegistrationPipeline:
@@ -62,9 +76,9 @@ class RegistrationPipeline:
     def prepare(self) -> None:
         """Build all volumes and compile all kernels, so that the first X-ray is as fast as the next."""
         camera = Camera.centred(32)
-        pose = starts.reported_view((0.0, 0.0), camera, self.centre_ct)[None]
+        pose = starts.reported_views((0.0, 0.0), camera, self.centre_ct)[0][None]
         for level in self.settings.levels:
-            renderer = self._volumes.renderer(level.voxel_mm)
+            renderer = self._volumes.renderer(level.voxel_mm, level.beyond_the_ct)
             renderer.render(pose, camera, level.step_mm)
             renderer.render_with_jacobian(pose, camera, self.centre_ct, level.step_mm)
         self._truncation.outside_mm(pose, camera)
@@ -106,32 +120,24 @@ class RegistrationPipeline:
             views = [View(xray, camera, np.eye(4)), *further_views]
             pyramids = [self._pyramid(view) for view in views]
             relative = [torch.as_tensor(np.asarray(view.T_view_reference), dtype=torch.float64) for view in views]
-        with clock.stage("start"):
-            poses = self._starts(xray, camera, T_initial)
         solver = LevelSolver(self._volumes, self._truncation, self.centre_ct, self.settings)
-        trace: list[TraceStep] = []
-        iterations = 0
 
         def observe(step: TraceStep) -> None:
             clock.check()
             if on_iteration is not None:
                 on_iteration(step)
 
-        solution: StageSolution | None = None
-        for index, level in enumerate(self.settings.levels):
-            with clock.stage(level.name):
-                levels = [pyramid[index] for pyramid in pyramids]
-                solution = solver.solve(levels, relative, poses, observe)
-                poses = solution.best(self._keep(index, len(poses)), self.centre_ct)
-                iterations += solution.evaluations
-                trace.extend(solution.trace)
-        assert solution is not None
-        with clock.stage("gate"):
-            verdict = quality.judge(
-                solution, self.centre_ct, self._bone_points_mm, self.settings.gate
-            )
+        attempts: list[_Attempt] = []
+        for plan in self._plans(xray, camera, T_initial):
+            with clock.stage("start"):
+                poses = plan.poses()
+            attempts.append(self._attempt(solver, pyramids, relative, poses, plan.keep, clock, observe))
+            if not attempts[-1].verdict.reasons:
+                break
+        best = max(attempts, key=lambda attempt: (not attempt.verdict.reasons, attempt.verdict.scores["similarity"]))
+        verdict = best.verdict
         return RegistrationResult(
-            T_camera_ct=poses[0].cpu().numpy(),
+            T_camera_ct=best.solution.T_camera_ct[0].cpu().numpy(),
             accepted=not verdict.reasons,
             reasons=verdict.reasons,
             covariance=verdict.covariance,
@@ -139,8 +145,8 @@ class RegistrationPipeline:
             expected_error_mm=verdict.expected_error_mm,
             scores=verdict.scores,
             timings_ms=clock.timings_ms(),
-            iterations=iterations,
-            trace=tuple(trace),
+            iterations=sum(attempt.iterations for attempt in attempts),
+            trace=best.trace,
             ct_sha256=self.ct.sha256,
             model_id=PHOTOMETRIC_MODEL_ID,
             version=__version__,
@@ -151,25 +157,45 @@ class RegistrationPipeline:
     def _pyramid(self, view: View) -> list[XrayLevel]:
         validate_xray(view.xray, view.camera)
         line_integral, mask = to_line_integral(view.xray)
-        return [
-            xray_level(line_integral, mask, view.camera, level, self.device)
-            for level in self.settings.levels
-        ]
+        return [xray_level(line_integral, mask, view.camera, level, self.device) for level in self.settings.levels]
 
-    def _starts(
-        self, xray: XrayImage, camera: Camera, T_initial: ArrayLike | None
-    ) -> Float64[Tensor, "b 4 4"]:
+    def _attempt(
+        self,
+        solver: LevelSolver,
+        pyramids: Sequence[Sequence[XrayLevel]],
+        T_view_reference: Sequence[Float64[Tensor, "4 4"]],
+        poses: Float64[Tensor, "b 4 4"],
+        keep: int,
+        clock: StageClock,
+        observe: Callable[[TraceStep], None],
+    ) -> _Attempt:
+        """All levels from one set of starts, and the gate's answer; ``keep`` hypotheses leave the first level."""
+        trace: list[TraceStep] = []
+        iterations = 0
+        solution: StageSolution | None = None
+        for index, level in enumerate(self.settings.levels):
+            with clock.stage(level.name):
+                solution = solver.solve([pyramid[index] for pyramid in pyramids], T_view_reference, poses, observe)
+                poses = solution.best(keep if index == 0 else 1, self.centre_ct)
+                iterations += solution.evaluations
+                trace.extend(solution.trace)
+        assert solution is not None
+        with clock.stage("gate"):
+            verdict = quality.judge(solution, self.centre_ct, self._bone_points_mm, self.settings.gate)
+        return _Attempt(solution, verdict, iterations, tuple(trace))
+
+    def _plans(self, xray: XrayImage, camera: Camera, T_initial: ArrayLike | None) -> list[_Plan]:
+        """Starts to try one after another until the gate accepts."""
+        settings = self.settings
+
+        def around(pose: Float64[Tensor, "4 4"], spread: HypothesisSettings, seed: int) -> _Plan:
+            return _Plan(lambda: starts.hypotheses(pose, self.centre_ct, spread, seed), spread.keep)
+
         if T_initial is not None:
             pose = starts.check_initial_pose(T_initial, self.ct, camera)
-            return starts.hypotheses(pose, self.centre_ct, self.settings.hypotheses, self.settings.seed)
-        if xray.angles_deg is not None:
-            pose = starts.reported_view(xray.angles_deg, camera, self.centre_ct)
-            return starts.hypotheses(pose, self.centre_ct, self.settings.around_reported, self.settings.seed)
-        return starts.search_views(camera, self.centre_ct, self.settings.search)
-
-    def _keep(self, level_index: int, batch: int) -> int:
-        """How many hypotheses leave a level: a few the first, one every later one."""
-        if level_index > 0:
-            return 1
-        searched = batch > max(self.settings.hypotheses.count, self.settings.around_reported.count)
-        return self.settings.search.keep if searched else self.settings.hypotheses.keep
+            return [around(pose, settings.hypotheses, settings.seed), around(pose, settings.second_hypotheses, settings.seed + 1)]
+        search = _Plan(lambda: starts.search_views(camera, self.centre_ct, settings.search), settings.search.keep)
+        if xray.angles_deg is None:
+            return [search]
+        reported = starts.reported_views(xray.angles_deg, camera, self.centre_ct)
+        return [*(around(pose, settings.around_reported, settings.seed) for pose in reported), search]

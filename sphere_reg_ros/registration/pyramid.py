@@ -14,6 +14,7 @@ from sphere_reg_ros.drr.renderer import Renderer, make_renderer
 from sphere_reg_ros.drr.volume import AttenuationVolume
 from sphere_reg_ros.geometry.camera import Camera
 from sphere_reg_ros.imaging.ct import CtVolume
+from sphere_reg_ros.registration.continuation import continued
 from sphere_reg_ros.registration.settings import LevelSettings
 
 MIN_VALID_SHARE = 0.5
@@ -78,15 +79,22 @@ class VolumePyramid:
         self._spacing_mm = ct.spacing_mm
         self._backend = backend
         self._device = device
-        self._renderers: dict[tuple[int, int, int], Renderer] = {}
+        self._renderers: dict[tuple[tuple[int, int, int], bool], Renderer] = {}
 
-    def renderer(self, voxel_mm: float) -> Renderer:
-        """A renderer of the CT averaged to about ``voxel_mm``; 0 keeps the CT's own spacing."""
+    def renderer(self, voxel_mm: float, beyond_the_ct: bool = False) -> Renderer:
+        """A renderer of the CT averaged to about ``voxel_mm``; 0 keeps the CT's own spacing.
+
+        Args:
+            beyond_the_ct: render the patient's continuation too, see :mod:`sphere_reg_ros.registration.continuation`.
+        """
         x, y, z = (max(1, round(voxel_mm / spacing)) for spacing in self._spacing_mm)
         factors = (x, y, z)
-        if factors not in self._renderers:
-            volume = self._full if factors == (1, 1, 1) else self._full.downsampled(factors)
-            self._renderers[factors] = make_renderer(
+        if (factors, beyond_the_ct) not in self._renderers:
+            volume = continued(self._full, factors) if beyond_the_ct else self._averaged(factors)
+            self._renderers[factors, beyond_the_ct] = make_renderer(
                 volume.to(self._device), backend=self._backend, device=self._device
             )
-        return self._renderers[factors]
+        return self._renderers[factors, beyond_the_ct]
+
+    def _averaged(self, factors: tuple[int, int, int]) -> AttenuationVolume:
+        return self._full if factors == (1, 1, 1) else self._full.downsampled(factors)

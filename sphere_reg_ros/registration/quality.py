@@ -61,9 +61,7 @@ def judge(
         comparison = problem.compare(pose)
         assert comparison.jacobian is not None
         weight, _ = tukey_weight_and_cost(comparison.residual, comparison.support, cutoff)
-        equations.append(
-            block_equations(comparison.residual[0], comparison.jacobian[0], weight[0])
-        )
+        equations.append(block_equations(comparison.residual[0], comparison.jacobian[0], weight[0]))
         view_scores.append(_view_scores(comparison, weight, problem.level.mask))
     # The worst view decides: one good projection does not excuse another that contradicts it.
     scores = {name: min(view[name] for view in view_scores) for name in view_scores[0]}
@@ -80,9 +78,7 @@ def judge(
     )
 
 
-def _view_scores(
-    comparison: Comparison, weight: Float[Tensor, "1 h w"], shown: Float[Tensor, "1 h w"]
-) -> dict[str, float]:
+def _view_scores(comparison: Comparison, weight: Float[Tensor, "1 h w"], shown: Float[Tensor, "1 h w"]) -> dict[str, float]:
     support = comparison.support
     drr = comparison.xray + comparison.residual
     return {
@@ -122,7 +118,5 @@ def _reasons(scores: dict[str, float], gate: GateSettings) -> tuple[str, ...]:
         if not scores[name] >= limit:
             reasons.append(f"{name.replace('_', ' ')} {scores[name]:.2f} is below {limit:.2f}")
     if not scores["expected_error_mm"] <= gate.max_expected_error_mm:
-        reasons.append(
-            f"expected error {scores['expected_error_mm']:.2f} mm is above {gate.max_expected_error_mm:.2f} mm"
-        )
+        reasons.append(f"expected error {scores['expected_error_mm']:.2f} mm is above {gate.max_expected_error_mm:.2f} mm")
     return tuple(reasons)

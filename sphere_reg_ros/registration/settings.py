@@ -17,6 +17,8 @@ class LevelSettings:
             sharpen the optimum and resist scatter.
         max_iterations: renderings allowed at this level.
         step_tolerance_mm: a shorter step ends the level.
+        outside_mm: a ray that would cross more than this of the patient outside the CT is left out.
+        beyond_the_ct: render the patient's continuation beyond the CT's ends; affordable at coarse voxels only.
     """
 
     longest_side_px: int
@@ -25,16 +27,18 @@ class LevelSettings:
     window_mm: float
     max_iterations: int
     step_tolerance_mm: float
+    outside_mm: float
+    beyond_the_ct: bool
 
     @property
     def name(self) -> str:
         return f"{self.longest_side_px} px"
 
 
-COARSE = LevelSettings(32, 8.0, 8.0, 280.0, 10, 0.5)
-MEDIUM = LevelSettings(64, 4.0, 4.0, 155.0, 12, 0.2)
-FINE = LevelSettings(128, 2.0, 2.5, 80.0, 10, 0.05)
-FINEST = LevelSettings(256, 0.0, 1.5, 15.0, 6, 0.01)
+COARSE = LevelSettings(32, 8.0, 8.0, 280.0, 10, 0.5, 100.0, True)
+MEDIUM = LevelSettings(64, 4.0, 4.0, 155.0, 12, 0.2, 50.0, True)
+FINE = LevelSettings(128, 2.0, 2.5, 40.0, 10, 0.05, 5.0, False)
+FINEST = LevelSettings(256, 0.0, 1.5, 15.0, 6, 0.01, 5.0, False)
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,11 @@ class RegistrationSettings:
     Attributes:
         levels: from coarse to fine; the first one runs all hypotheses in one batch.
         hypotheses: starts around a given initial pose.
+        second_hypotheses: more of them, wider, where the gate rejects what the first ones led to.
         around_reported: starts around the angles that the C-arm reports; the patient's place is not in them.
         search: starts where nothing is known.
         deviation_floor: contrast, as a line integral, below which a window counts as noise.
         tukey_cutoff: residuals beyond this many robust deviations lose all weight at the finest levels.
-        truncation_tolerance_mm: a ray that would cross more than this of the patient outside the CT is left out.
         gate: limits of the accept/reject decision.
         backend: renderer, see :func:`sphere_reg_ros.drr.renderer.make_renderer`.
         seed: of the hypotheses.
@@ -111,13 +115,15 @@ class RegistrationSettings:
 
     levels: tuple[LevelSettings, ...] = (COARSE, MEDIUM, FINE, FINEST)
     hypotheses: HypothesisSettings = field(default_factory=HypothesisSettings)
+    second_hypotheses: HypothesisSettings = field(
+        default_factory=lambda: HypothesisSettings(count=48, rotation_deg=12.0, in_plane_mm=20.0, depth_mm=40.0, keep=6)
+    )
     around_reported: HypothesisSettings = field(
         default_factory=lambda: HypothesisSettings(count=48, rotation_deg=10.0, in_plane_mm=40.0, depth_mm=60.0, keep=4)
     )
     search: SearchSettings = field(default_factory=SearchSettings)
     deviation_floor: float = 0.05
     tukey_cutoff: float = 4.685
-    truncation_tolerance_mm: float = 5.0
     gate: GateSettings = field(default_factory=GateSettings)
     backend: str = "auto"
     seed: int = 0

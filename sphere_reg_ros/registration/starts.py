@@ -14,6 +14,7 @@ from sphere_reg_ros.geometry.camera_formats import checked_transform
 from sphere_reg_ros.geometry.errors import TransformError
 from sphere_reg_ros.geometry.views import (
     SOURCE_TO_CENTRE_SHARE,
+    positioner_pose,
     sample_perturbation,
     view_pose,
 )
@@ -59,23 +60,23 @@ def hypotheses(
 ) -> Float64[Tensor, "n 4 4"]:
     """The given pose and others drawn around it; the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
-    twists = sample_perturbation(
-        generator, settings.rotation_deg, settings.in_plane_mm, settings.depth_mm, settings.count - 1
-    )
+    twists = sample_perturbation(generator, settings.rotation_deg, settings.in_plane_mm, settings.depth_mm, settings.count - 1)
     around = se3.apply_twist(T_initial.expand(len(twists), 4, 4), twists, centre_ct)
     return torch.cat((T_initial[None], around))
 
 
-def reported_view(
+def reported_views(
     angles_deg: tuple[float, float], camera: Camera, centre_ct: Float64[Tensor, "3"]
-) -> Float64[Tensor, "4 4"]:
-    """The pose that the C-arm's reported angles mean, the reference point on the axis at the usual distance."""
-    return view_pose(centre_ct, angles_deg[0], angles_deg[1], SOURCE_TO_CENTRE_SHARE * camera.sdd_mm)
+) -> tuple[Float64[Tensor, "4 4"], Float64[Tensor, "4 4"]]:
+    """The poses that a C-arm's reported angles can mean, the reference point on the axis at the usual distance.
+
+    DICOM counts from a detector anterior to the patient, many writers from an AP view; a file does not tell which.
+    """
+    distance_mm = SOURCE_TO_CENTRE_SHARE * camera.sdd_mm
+    return positioner_pose(centre_ct, *angles_deg, distance_mm), view_pose(centre_ct, *angles_deg, distance_mm)
 
 
-def search_views(
-    camera: Camera, centre_ct: Float64[Tensor, "3"], settings: SearchSettings
-) -> Float64[Tensor, "n 4 4"]:
+def search_views(camera: Camera, centre_ct: Float64[Tensor, "3"], settings: SearchSettings) -> Float64[Tensor, "n 4 4"]:
     """A grid of views, for an X-ray about which nothing is known."""
     poses: Sequence[Tensor] = [
         view_pose(centre_ct, orbital, cranial, share * camera.sdd_mm)

@@ -17,11 +17,9 @@ from sphere_reg_ros.drr.renderer import Renderer, make_renderer
 from sphere_reg_ros.drr.volume import AttenuationVolume
 from sphere_reg_ros.geometry.camera import Camera
 from sphere_reg_ros.imaging.ct import CtVolume
+from sphere_reg_ros.registration.continuation import outside_tissue
 
-TISSUE_HU = -300.0
 VOXEL_MM = 8.0
-CONTINUATION_MM = 200.0
-"""Longer than half the field that a 300-400 mm detector sees at the patient."""
 GRID_PX = 48
 
 
@@ -30,14 +28,13 @@ class TruncationMap:
 
     def __init__(self, ct: CtVolume, backend: str = "auto", device: torch.device | str = "cpu") -> None:
         self._renderer: Renderer | None = None
-        volume = continuation_volume(ct)
+        factors = tuple(max(1, round(VOXEL_MM / spacing)) for spacing in ct.spacing_mm)
+        volume = outside_tissue(AttenuationVolume.from_ct(ct), (factors[0], factors[1], factors[2]))
         if bool(volume.values.any()):
             self._renderer = make_renderer(volume.to(device), backend=backend, device=device)
         self._device = torch.device(device)
 
-    def outside_mm(
-        self, T_camera_ct: Float64[Tensor, "b 4 4"], camera: Camera
-    ) -> Float[Tensor, "b h w"]:
+    def outside_mm(self, T_camera_ct: Float64[Tensor, "b 4 4"], camera: Camera) -> Float[Tensor, "b h w"]:
         """Path of each pixel's ray through tissue that the CT lacks, in mm."""
         if self._renderer is None:
             return torch.zeros(len(T_camera_ct), camera.height, camera.width, device=self._device)
@@ -48,21 +45,3 @@ class TruncationMap:
         if tuple(path.shape[-2:]) != size:
             path = functional.interpolate(path, size=size, mode="bilinear", align_corners=False)
         return path[:, 0]
-
-
-def continuation_volume(ct: CtVolume) -> AttenuationVolume:
-    """The tissue on the CT's faces, continued outwards; one where there is such tissue, zero inside the CT."""
-    x, y, z = (max(1, round(VOXEL_MM / spacing)) for spacing in ct.spacing_mm)
-    # The faces decide, so they are read before averaging mixes them with what lies under them.
-    tissue = (ct.hu > TISSUE_HU).to(torch.float32)
-    volume = AttenuationVolume(tissue[None], ct.T_ct_voxel).downsampled((x, y, z))
-    spacing_mm = volume.T_ct_voxel[:3, :3].norm(dim=0)
-    padding = [int(-(-CONTINUATION_MM // float(step))) for step in spacing_mm]
-    pads = (padding[0], padding[0], padding[1], padding[1], padding[2], padding[2])
-    values = functional.pad(volume.values[None], pads, mode="replicate")[0]
-    depth, height, width = volume.values.shape[1:]
-    x, y, z = padding
-    values[:, z : z + depth, y : y + height, x : x + width] = 0.0
-    T_ct_voxel = volume.T_ct_voxel.clone()
-    T_ct_voxel[:3, 3] -= T_ct_voxel[:3, :3] @ torch.tensor(padding, dtype=T_ct_voxel.dtype)
-    return AttenuationVolume(values, T_ct_voxel)
