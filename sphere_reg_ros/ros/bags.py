@@ -14,17 +14,18 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from sphere_reg_ros.errors import InputError
 from sphere_reg_ros.geometry import frames, se3
 from sphere_reg_ros.geometry.camera import Camera
 from sphere_reg_ros.geometry.camera_formats import camera_from_info, intrinsic_row_major
 from sphere_reg_ros.imaging.simulated_series import SimulatedFrame
 from sphere_reg_ros.imaging.xray import XrayImage
-from sphere_reg_ros.ros.errors import BagError, ImageMessageError
+from sphere_reg_ros.ros.errors import BagError
+from sphere_reg_ros.ros.pixels import image_to_xray
 
 IMAGE_TOPIC, INFO_TOPIC, GEOMETRY_TOPIC = "/carm/image_raw", "/carm/camera_info", "/carm/carm_geometry"
 PRIOR_TOPIC, TF_TOPIC = "/carm/initial_pose", "/tf"
 CAMERA_FRAME, TRUTH_FRAME = "carm_optical", "ct_truth"
-PIXEL_TYPES = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2", "32FC1": "f4"}
 CARM_GEOMETRY_DEFINITION = """std_msgs/Header header
 float64 sdd_mm
 float64[2] pixel_pitch_mm
@@ -167,8 +168,11 @@ def read_xrays(path: str | Path, sdd_mm: float | None = None) -> list[RecordedXr
         geometry = geometries.get(stamp, geometry)
         if stamp not in infos:
             raise BagError(f"{path}: the X-ray at {stamp / 1e9:.3f} s has no {INFO_TOPIC} of the same stamp")
-        camera = _camera(path, infos[stamp], geometry or next(iter(geometries.values()), None), sdd_mm)
-        xray = _xray(images[stamp])
+        try:
+            camera = _camera(infos[stamp], geometry or next(iter(geometries.values()), None), sdd_mm)
+            xray = image_to_xray(images[stamp])
+        except InputError as error:
+            raise type(error)(f"{path}: X-ray at {stamp / 1e9:.3f} s: {error}") from error
         recorded.append(RecordedXray(stamp, xray, camera, priors.get(stamp), truths.get(stamp)))
     return recorded
 
@@ -220,24 +224,14 @@ def transform_mm(translation_m: Any, rotation: Any) -> Float64[Tensor, "4 4"]:
     )
 
 
-def _camera(path: str | Path, info: Any, geometry: Any, sdd_mm: float | None) -> Camera:
+def _camera(info: Any, geometry: Any, sdd_mm: float | None) -> Camera:
     k = [float(value) for value in info.k]
     if geometry is None:
         if sdd_mm is None:
-            raise BagError(f"{path}: holds no {GEOMETRY_TOPIC}, so the SDD is not known; give --sdd")
+            raise BagError(f"{GEOMETRY_TOPIC} is not in the bag, so the SDD is not known; give --sdd")
         return camera_from_info(k, info.width, info.height, sdd_mm)
     pitch = (float(geometry.pixel_pitch_mm[0]), float(geometry.pixel_pitch_mm[1]))
     return camera_from_info(k, info.width, info.height, float(geometry.sdd_mm), pitch)
-
-
-def _xray(message: Any) -> XrayImage:
-    kind = PIXEL_TYPES.get(message.encoding)
-    if kind is None:
-        raise ImageMessageError(f"image encoding '{message.encoding}' is no X-ray; record {', '.join(PIXEL_TYPES)}")
-    dtype = np.dtype((">" if message.is_bigendian else "<") + kind)
-    rows = np.asarray(message.data, dtype=np.uint8)[: message.height * message.step].reshape(message.height, message.step)
-    pixels = np.ascontiguousarray(rows[:, : message.width * dtype.itemsize]).view(dtype).astype(np.float32)
-    return XrayImage(torch.from_numpy(pixels), source=f"X-ray at {_stamp_ns(message.header) / 1e9:.3f} s")
 
 
 def _camera_info(camera: Camera, header: Any) -> Any:

@@ -31,7 +31,7 @@ from sphere_reg_ros.imaging.xray import XrayImage
 from sphere_reg_ros.msg import CArmGeometry
 from sphere_reg_ros.registration.errors import RegistrationCancelled
 from sphere_reg_ros.registration.result import RegistrationResult, TraceStep
-from sphere_reg_ros.ros import conversions
+from sphere_reg_ros.ros import conversions, pixels
 from sphere_reg_ros.ros.diagnostics import Health, diagnostic_array
 from sphere_reg_ros.ros.errors import FrameError, NoCtError, StaleImageError
 from sphere_reg_ros.ros.parameters import REGISTRATION_PARAMETERS, declare
@@ -218,7 +218,7 @@ class RegistrationNode(LifecycleNode):
         image, info = pair
         try:
             self._check_age(image)
-            xray = conversions.image_to_xray(image, self._value("image_is_attenuation"))
+            xray = pixels.image_to_xray(image, self._value("image_is_attenuation"))
             camera = self._camera(info)
             options.setdefault("timeout_s", self._value("timeout_s") or None)
             options.setdefault("use_last_pose", self._value("use_last_pose"))

@@ -17,6 +17,7 @@ from sphere_reg_ros.geometry.camera import Camera
 from sphere_reg_ros.geometry.errors import ContradictingIntrinsicsError, IntrinsicsError
 from sphere_reg_ros.ros import conversions
 from sphere_reg_ros.ros.errors import ImageMessageError, MessageGeometryError
+from sphere_reg_ros.ros.pixels import image_to_xray
 
 
 @pytest.mark.parametrize("big_endian", [False, True])
@@ -28,7 +29,7 @@ def test_pixels_survive_byte_order_and_padded_rows(encoding: str, kind: str, big
     rows[:, : 3 * stored.itemsize] = stored.view(np.uint8).reshape(2, -1)
     message = Image(height=2, width=3, encoding=encoding, is_bigendian=int(big_endian), step=rows.shape[1])
     message.data = array.array("B", rows.tobytes())
-    xray = conversions.image_to_xray(message)
+    xray = image_to_xray(message)
     assert np.array_equal(xray.pixels.numpy(), pixels)
     assert not xray.is_attenuation
 
@@ -39,7 +40,7 @@ def test_images_that_are_no_xrays_are_refused() -> None:
         message = Image(**{**good, **change})
         message.data = bytes(8)
         with pytest.raises(ImageMessageError):
-            conversions.image_to_xray(message)
+            image_to_xray(message)
 
 
 def test_a_picture_keeps_its_pixels() -> None:
