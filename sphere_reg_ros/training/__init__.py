@@ -1,0 +1,1 @@
+"""Training of the learned method: data, losses, and the loop."""
