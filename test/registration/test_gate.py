@@ -18,6 +18,7 @@ from sphere_reg_ros.imaging.ct import CtVolume
 from sphere_reg_ros.imaging.simulate import simulate_xray
 from sphere_reg_ros.imaging.simulate_settings import XraySettings
 from sphere_reg_ros.imaging.xray import XrayImage
+from sphere_reg_ros.registration.errors import InitialPoseError
 from sphere_reg_ros.registration.pipeline import RegistrationPipeline
 from sphere_reg_ros.registration.settings import GateSettings, RegistrationSettings
 
@@ -100,6 +101,18 @@ def test_from_starts_far_off_it_is_right_or_rejected(
         outcomes.append((result.accepted, error_mm(result.T_camera_ct, ap)))
     assert not [error for accepted, error in outcomes if accepted and error > WRONG_MM]
     assert [error for accepted, error in outcomes if not accepted], "a test of rejection needs one"
+
+
+def test_a_start_in_metres_never_gives_an_accepted_pose(
+    pipeline: RegistrationPipeline, phantom: CtVolume, ap: torch.Tensor, error_mm: Callable
+) -> None:
+    in_metres = ap.clone()
+    in_metres[:3, 3] /= 1000.0
+    try:
+        result = pipeline.register(XrayImage(radiograph(phantom, ap)), Camera.centred(128), in_metres)
+    except InitialPoseError:
+        return
+    assert not result.accepted or error_mm(result.T_camera_ct, ap) < WRONG_MM
 
 
 def test_a_half_covered_image_is_registered_by_its_other_half(
