@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,7 @@ class Recorder(Node):
             if topic in self._known or not publishers:
                 continue
             self._known.add(topic)
-            latched = all(one.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for one in publishers)
-            durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
-            qos = QoSProfile(depth=100, durability=durability, reliability=ReliabilityPolicy.RELIABLE)
-            self._record(topic, kinds[0], qos)
+            self._record(topic, kinds[0], _quality([one.qos_profile for one in publishers]))
 
     def _record(self, topic: str, kind: str, qos: QoSProfile) -> None:
         store = type_store()
@@ -55,6 +53,17 @@ class Recorder(Node):
                 self._writer.write(connection, self.get_clock().now().nanoseconds, raw)
 
         self.create_subscription(_message_class(kind), topic, write, qos, raw=True)
+
+
+def _quality(offered: Sequence[QoSProfile]) -> QoSProfile:
+    """The most that all publishers of a topic offer: who asks for more hears nothing."""
+    latched = all(one.durability == DurabilityPolicy.TRANSIENT_LOCAL for one in offered)
+    reliable = all(one.reliability == ReliabilityPolicy.RELIABLE for one in offered)
+    return QoSProfile(
+        depth=100,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+    )
 
 
 def _message_class(kind: str) -> Any:
