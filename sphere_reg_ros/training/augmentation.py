@@ -66,10 +66,22 @@ class AugmentationSettings:
     def plain(cls) -> AugmentationSettings:
         """The simulator's default X-ray without noise, for comparison with it."""
         return cls(
-            water=(1.0, 1.0), bone=(1.0, 1.0), scatter=(0.2, 0.2), scatter_px=(10.67, 10.67), photons=(1e12, 1e12),
-            blur_px=(0.0, 0.0), exposure=(0.95, 0.95), gamma=(1.0, 1.0), shading=0.0, inverted_share=0.0, tools_share=0.0, tissue_share=0.0,
-            blades_share=0.0, cropped_share=0.0, unmasked_share=0.0,
-        )  # fmt: skip
+            water=(1.0, 1.0),
+            bone=(1.0, 1.0),
+            scatter=(0.2, 0.2),
+            scatter_px=(10.67, 10.67),
+            photons=(1e12, 1e12),
+            blur_px=(0.0, 0.0),
+            exposure=(0.95, 0.95),
+            gamma=(1.0, 1.0),
+            shading=0.0,
+            inverted_share=0.0,
+            tools_share=0.0,
+            tissue_share=0.0,
+            blades_share=0.0,
+            cropped_share=0.0,
+            unmasked_share=0.0,
+        )
 
 
 def randomised_xrays(

@@ -1,0 +1,80 @@
+"""Every choice of a training, with the reason for its default."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sphere_reg_ros.training.augmentation import AugmentationSettings
+from sphere_reg_ros.training.errors import TrainingSettingsError
+from sphere_reg_ros.training.losses import LENGTH_SCALE_MM, PoseMetric
+from sphere_reg_ros.training.poses import NEAR_AP, PoseRange
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """A training.
+
+    Attributes:
+        pose_range: which X-rays the model is for.
+        pairs: rendered X-ray and DRR pairs, shared by the CTs.
+        steps: of the optimiser.
+        batch: X-rays, and as many DRRs, a step and a process; all their pairs enter the value loss.
+        learning_rate: largest; linear warm-up over ``warmup_steps``, then half a cosine to zero.
+        weight_decay: of AdamW.
+        clip_norm: longest gradient.
+        average_decay: of the running average of the weights, which is what is saved.
+        voxel_mm: of the volume that DRRs are rendered from.
+        geometry: of the embeddings: ``spherical``, ``euclidean`` or ``hyperbolic``.
+        metric: of the poses: ``so4`` or ``se3``.
+        R_mm: length scale of the metric.
+        gradient_weight: of the gradient matching; 0 leaves it out.
+        gradient_batch: pairs a step that it is evaluated on.
+        augmentation: of the X-rays.
+        seed: of poses, weights and everything drawn.
+        validation_images: simulated X-rays held out.
+        validate_every: steps between validations.
+        patience: validations without progress that end the training.
+        checkpoint_seconds: between two saved states.
+
+    Raises:
+        TrainingSettingsError: a setting outside its range.
+    """
+
+    pose_range: PoseRange = NEAR_AP
+    pairs: int = 12_000
+    steps: int = 1500
+    batch: int = 48
+    learning_rate: float = 1.5e-3
+    warmup_steps: int = 60
+    weight_decay: float = 1e-2
+    clip_norm: float = 2.0
+    average_decay: float = 0.99
+    voxel_mm: float = 4.0
+    geometry: str = "spherical"
+    metric: PoseMetric = "so4"
+    R_mm: float = LENGTH_SCALE_MM
+    gradient_weight: float = 0.0
+    gradient_batch: int = 8
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+    seed: int = 0
+    validation_images: int = 24
+    validate_every: int = 250
+    patience: int = 6
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot train."""
+        least = {"pairs": 2, "steps": 1, "batch": 2, "validation_images": 1, "validate_every": 1, "patience": 1, "seed": 0}
+        for name, limit in least.items():
+            if getattr(self, name) < limit:
+                raise TrainingSettingsError(f"{name} is {getattr(self, name)}, at least {limit} is needed")
+        if self.pairs < self.batch:
+            raise TrainingSettingsError(f"{self.pairs} pairs are fewer than a batch of {self.batch}: lower the batch")
+        for name in ("learning_rate", "voxel_mm", "R_mm", "clip_norm"):
+            if not getattr(self, name) > 0.0:
+                raise TrainingSettingsError(f"{name} is {getattr(self, name)}, it must be positive")
+
+    def as_json(self) -> dict[str, Any]:
+        """For the model card, and to recognise a training that is resumed."""
+        return asdict(self)
