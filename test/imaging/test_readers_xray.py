@@ -126,6 +126,17 @@ def test_what_bright_means(fields: dict[str, object], rises_with_stored: bool, i
     assert xray.is_attenuation is is_attenuation
 
 
+@pytest.mark.parametrize(("bits", "top"), [(16, 65535), (12, 4095), (16, 4095)])
+def test_inverting_keeps_black_where_it_was(bits: int, top: int, tmp_path: Path) -> None:
+    """Ratios of intensities are what attenuation is made of; an offset would change them. 12 bits often come as 16."""
+    intensity = np.linspace(0.05 * top, 0.99 * top, 2000).reshape(40, 50).astype(np.uint16)
+    stored = (top - intensity).astype("<u2").tobytes()
+    path = write_dicom(
+        tmp_path / "x.dcm", PhotometricInterpretation="MONOCHROME1", BitsStored=bits, HighBit=bits - 1, PixelData=stored
+    )
+    np.testing.assert_array_equal(read_xray(path).pixels.numpy(), intensity)
+
+
 def test_dicom_that_is_no_single_xray(tmp_path: Path) -> None:
     with pytest.raises(XrayFormatError, match="CT"):
         read_xray(write_dicom(tmp_path / "ct.dcm", Modality="CT"))

@@ -71,7 +71,11 @@ def read_dicom_ct(path: Path, series_uid: str | None) -> CtVolume:
     T[:3, 1] = first.column_axis * first.spacing_mm[0]
     T[:3, 2] = step
     T[:3, 3] = first.position_mm
-    volume = np.stack([_hounsfield(one) for one in slices])
+    planes = [_hounsfield(one) for one in slices]
+    for one, plane in zip(slices, planes, strict=True):
+        if plane.shape != planes[0].shape:
+            raise CtContentError(f"{one.name}: has {plane.shape} pixels, {first.name} {planes[0].shape}; the series mixes sizes")
+    volume = np.stack(planes)
     return CtVolume.from_array(torch.from_numpy(volume), torch.from_numpy(T), f"{path}#{uid}")
 
 

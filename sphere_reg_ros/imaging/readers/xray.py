@@ -119,5 +119,14 @@ def _physical(dataset: Any, stored: NDArray[Any]) -> tuple[NDArray[Any], bool]:
     if relationship == "LOG":
         return (values if falls_with_intensity else -values), True
     if falls_with_intensity:
-        return float(values.max()) + float(values.min()) - values, False
+        return (_top_of_scale(dataset, stored) - stored) * slope, False
     return values, False
+
+
+def _top_of_scale(dataset: Any, stored: NDArray[Any]) -> float:
+    """The stored value that means no intensity at all: the end of the grey scale that the image uses.
+
+    The image's own largest value would call its darkest pixel black, and double the attenuation there.
+    """
+    used = max(8, int(stored.max()).bit_length())
+    return float(2 ** min(used, int(getattr(dataset, "BitsStored", used) or used)) - 1)
