@@ -37,6 +37,15 @@ class BlockEquations:
     pixels: float
 
 
+def block_sums(values: Float[Tensor, "c h w"]) -> Float[Tensor, "c blocks"]:
+    """Sums over the blocks of an image, row by row."""
+    height, width = values.shape[-2:]
+    rows, cols = (-(-size // BLOCKS_PER_SIDE) for size in (height, width))
+    padded = functional.pad(values, (0, cols * BLOCKS_PER_SIDE - width, 0, rows * BLOCKS_PER_SIDE - height))
+    blocks: Tensor = padded.unflatten(2, (BLOCKS_PER_SIDE, cols)).unflatten(1, (BLOCKS_PER_SIDE, rows))
+    return blocks.sum((2, 4)).flatten(1)
+
+
 def block_equations(
     residual: Float[Tensor, "h w"], jacobian: Float[Tensor, "6 h w"], weight: Float[Tensor, "h w"]
 ) -> BlockEquations:
@@ -44,13 +53,10 @@ def block_equations(
     columns = jacobian.flatten(1)
     hessian = (columns * weight.flatten()) @ columns.T
     per_pixel = jacobian * (weight * residual)
-    height, width = residual.shape
-    rows, cols = (-(-size // BLOCKS_PER_SIDE) for size in (height, width))
-    padded = functional.pad(per_pixel, (0, cols * BLOCKS_PER_SIDE - width, 0, rows * BLOCKS_PER_SIDE - height))
-    blocks = padded.unflatten(2, (BLOCKS_PER_SIDE, cols)).unflatten(1, (BLOCKS_PER_SIDE, rows)).sum((2, 4))
+    blocks = block_sums(per_pixel)
     pixels = float(weight.sum())
     variance = float((weight * residual.square()).sum()) / max(pixels, 1.0)
-    return BlockEquations(hessian.to(torch.float64), blocks.flatten(1).T.to(torch.float64), variance, pixels)
+    return BlockEquations(hessian.to(torch.float64), blocks.T.to(torch.float64), variance, pixels)
 
 
 def cluster_robust_covariance(views: Sequence[BlockEquations]) -> Float64[Tensor, "6 6"]:

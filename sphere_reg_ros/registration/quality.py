@@ -12,16 +12,19 @@ from torch import Tensor
 from sphere_reg_ros.imaging.ct import CtVolume
 from sphere_reg_ros.registration.covariance import (
     block_equations,
+    block_sums,
     cluster_robust_covariance,
     expected_error_mm,
 )
 from sphere_reg_ros.registration.levels import StageSolution
 from sphere_reg_ros.registration.photometric import Comparison, tukey_weight_and_cost
+from sphere_reg_ros.registration.probability import RIGHT_MM, calibrated_gate
 from sphere_reg_ros.registration.result import Matrix6
 from sphere_reg_ros.registration.settings import GateSettings
 
 BONE_HU = 250.0
 BONE_POINTS = 256
+CONSISTENT_CORRELATION = 0.25
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,11 @@ def judge(
     offsets = (bone_points_mm - centre_ct) @ pose[0, :3, :3].T
     scores["expected_error_mm"] = expected_error_mm(covariance, offsets)
     scores["last_step_mm"] = solution.trace[-1].step_norm if solution.trace else math.inf
+    probability = calibrated_gate().probability(scores)
     return Verdict(
-        reasons=_reasons(scores, gate),
+        reasons=_reasons(scores, probability, gate),
         covariance=covariance.numpy(),
-        probability=0.0,
+        probability=probability,
         expected_error_mm=scores["expected_error_mm"],
         scores=scores,
     )
@@ -85,8 +89,17 @@ def _view_scores(comparison: Comparison, weight: Float[Tensor, "1 h w"], shown: 
         "similarity": float(comparison.similarity()[0]),
         "gradient_similarity": float(_gradient_similarity(comparison.xray[0], drr[0], support[0])),
         "inlier_share": float(weight.sum() / support.sum().clamp_min(1.0)),
+        "consistent_share": float(_consistent_share(comparison.xray[0], drr[0])),
         "overlap_share": float((support * (drr != 0.0)).sum() / shown.sum().clamp_min(1.0)),
     }
+
+
+def _consistent_share(xray: Float[Tensor, "h w"], drr: Float[Tensor, "h w"]) -> Float[Tensor, ""]:
+    """Share of the X-ray's blocks, by their structure, in which the two images correlate: at a wrong optimum only some do."""
+    products, energy_xray, energy_drr = block_sums(torch.stack((xray * drr, xray.square(), drr.square())))
+    correlation = products / (energy_xray * energy_drr).sqrt().clamp_min(1e-9)
+    agreeing = energy_xray[correlation > CONSISTENT_CORRELATION]
+    return torch.as_tensor(agreeing.sum() / energy_xray.sum().clamp_min(1e-9))
 
 
 def _gradient_similarity(
@@ -108,15 +121,23 @@ def _central_difference(image: Float[Tensor, "h w"], axis: int) -> Float[Tensor,
     return inner.narrow(axis, 2, length - 2) - inner.narrow(axis, 0, length - 2)
 
 
-def _reasons(scores: dict[str, float], gate: GateSettings) -> tuple[str, ...]:
+def _reasons(scores: dict[str, float], probability: float, gate: GateSettings) -> tuple[str, ...]:
     reasons = []
-    for name, limit in (
-        ("similarity", gate.min_similarity),
-        ("inlier_share", gate.min_inlier_share),
-        ("overlap_share", gate.min_overlap_share),
-    ):
-        if not scores[name] >= limit:
-            reasons.append(f"{name.replace('_', ' ')} {scores[name]:.2f} is below {limit:.2f}")
+    if not scores["overlap_share"] >= gate.min_overlap_share:
+        reasons.append(
+            f"the CT explains {scores['overlap_share']:.2f} of the X-ray, at least {gate.min_overlap_share:.2f} are needed"
+        )
+    if not probability >= gate.min_probability:
+        reasons.append(
+            f"probability {probability:.2f} that the error is below {RIGHT_MM:g} mm is under {gate.min_probability:.2f}: "
+            f"similarity {scores['similarity']:.2f}, of gradients {scores['gradient_similarity']:.2f}, "
+            f"agreeing parts {scores['consistent_share']:.2f}"
+        )
     if not scores["expected_error_mm"] <= gate.max_expected_error_mm:
-        reasons.append(f"expected error {scores['expected_error_mm']:.2f} mm is above {gate.max_expected_error_mm:.2f} mm")
+        reasons.append(
+            f"expected error {scores['expected_error_mm']:.2f} mm is above {gate.max_expected_error_mm:.2f} mm: the X-ray leaves "
+            "a direction of the pose open"
+        )
+    if not scores["last_step_mm"] <= gate.max_last_step_mm:
+        reasons.append(f"not converged: the last step was {scores['last_step_mm']:.2f} mm, over {gate.max_last_step_mm:.2f} mm")
     return tuple(reasons)

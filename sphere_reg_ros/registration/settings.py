@@ -36,9 +36,9 @@ class LevelSettings:
 
 
 COARSE = LevelSettings(32, 8.0, 8.0, 280.0, 10, 0.5, 100.0, True)
-MEDIUM = LevelSettings(64, 4.0, 4.0, 155.0, 12, 0.2, 50.0, True)
-FINE = LevelSettings(128, 2.0, 2.5, 40.0, 10, 0.05, 5.0, False)
-FINEST = LevelSettings(256, 0.0, 1.5, 15.0, 6, 0.01, 5.0, False)
+MEDIUM = LevelSettings(64, 4.0, 4.0, 155.0, 20, 0.2, 50.0, True)
+FINE = LevelSettings(128, 2.0, 2.5, 40.0, 16, 0.05, 5.0, False)
+FINEST = LevelSettings(256, 0.0, 1.5, 15.0, 8, 0.01, 5.0, False)
 
 
 @dataclass(frozen=True)
@@ -82,17 +82,18 @@ class GateSettings:
     """Limits of the quality gate; each one that is passed over gives a reason for rejection.
 
     Attributes:
-        min_similarity: correlation of the locally normalised images at the finest level.
-        min_inlier_share: weight that the robust cost leaves to the pixels.
+        min_probability: calibrated probability that the mean error is below 2 mm, see
+            :mod:`sphere_reg_ros.registration.probability`.
         min_overlap_share: share of the X-ray's valid pixels that the CT explains.
         max_expected_error_mm: root mean square error of the bone that the covariance implies.
-        covariance_scale: brings the cluster-robust covariance to measured errors.
+        max_last_step_mm: a pose that still moves further an iteration has not converged.
+        covariance_scale: brings the cluster-robust covariance to measured errors, see ``benchmarks/calibrate_gate.py``.
     """
 
-    min_similarity: float = 0.6
-    min_inlier_share: float = 0.5
-    min_overlap_share: float = 0.2
+    min_probability: float = 0.8
+    min_overlap_share: float = 0.1
     max_expected_error_mm: float = 2.0
+    max_last_step_mm: float = 0.3
     covariance_scale: float = 1.0
 
 
