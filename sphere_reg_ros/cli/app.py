@@ -146,6 +146,31 @@ def demo(
 
 
 @app.command()
+def train(
+    ct: Annotated[list[str], typer.Option("--ct", help="One CT for a patient-specific model, several for an agnostic one.")],
+    out: Annotated[Path, typer.Option(help="The model to write, .safetensors; its loss curve and state go beside it.")],
+    initial: Annotated[Path | None, typer.Option("--from", help="Model to start from.")] = None,
+    views: Annotated[str, typer.Option("--range", help="near-ap or any-view.")] = "near-ap",
+    steps: Annotated[int | None, typer.Option(help="Steps of the optimiser.")] = None,
+    pairs: Annotated[int | None, typer.Option(help="Rendered pairs of X-ray and DRR.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Pairs a step and a process.")] = None,
+    mixed: Annotated[float | None, typer.Option("--mixed-share", help="Share of the steps computed in bfloat16.")] = None,
+    gradient: Annotated[float | None, typer.Option("--gradient-weight", help="Weight of gradient matching; 0 is off.")] = None,
+    seed: Seed = 0,
+    debug: Debug = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model for one CT, or for any."""
+    from sphere_reg_ros.cli.train import TrainRequest, settings_of, train_files
+
+    def work() -> int:
+        chosen = {"steps": steps, "pairs": pairs, "batch": batch, "mixed_share": mixed, "gradient_weight": gradient, "seed": seed}
+        return train_files(TrainRequest(tuple(ct), out, initial, settings_of(views, **chosen)), quiet)
+
+    _run(work, seed, debug)
+
+
+@app.command()
 def info(seed: Seed = 0, debug: Debug = False, quiet: Quiet = False) -> None:
     """Versions, devices, backends, ROS distribution."""
     from sphere_reg_ros.cli.info import print_info

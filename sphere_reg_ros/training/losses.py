@@ -44,7 +44,8 @@ def pose_distance(
     if metric == "so4":
         return so4.distance(_embedded(T_from, centre_ct, R_mm), _embedded(T_to, centre_ct, R_mm))
     if metric == "se3":
-        twist = se3.twist_between(*torch.broadcast_tensors(T_from, T_to), centre_ct)
+        start, end = torch.broadcast_tensors(T_from, T_to)
+        twist = se3.twist_between(start, end, centre_ct)
         squared = twist[..., 3:].square().sum(-1) + twist[..., :3].square().sum(-1) / R_mm**2
         return squared.clamp_min(torch.finfo(squared.dtype).tiny).sqrt()
     raise TrainingSettingsError(f"unknown pose metric {metric!r}: choose one of {', '.join(get_args(PoseMetric))}")

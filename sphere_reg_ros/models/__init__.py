@@ -1,0 +1,1 @@
+"""Networks of the learned method and their files."""

@@ -1,0 +1,146 @@
+"""From CTs to a model file: checks, rendering, training, validation, and the card that says what it can do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from sphere_reg_ros._version import __version__
+from sphere_reg_ros.drr.renderer import make_renderer
+from sphere_reg_ros.geometry.camera import Camera
+from sphere_reg_ros.imaging.ct import CtVolume
+from sphere_reg_ros.models.canonical import CANONICAL_PX
+from sphere_reg_ros.models.checkpoint import LearnedModel, ModelCard, save
+from sphere_reg_ros.models.encoder import Encoder
+from sphere_reg_ros.models.pose_regressor import PoseRegressor
+from sphere_reg_ros.similarity.geometry import make_geometry
+from sphere_reg_ros.training.batches import Patient
+from sphere_reg_ros.training.coarse_figures import coarse_figures
+from sphere_reg_ros.training.distributed import Processes
+from sphere_reg_ros.training.pairs import drr_volume, render_pairs
+from sphere_reg_ros.training.poses import check_range
+from sphere_reg_ros.training.settings import TrainSettings
+from sphere_reg_ros.training.state import LossRow
+from sphere_reg_ros.training.student import Student
+from sphere_reg_ros.training.trainer import Outcome, Trainer
+from sphere_reg_ros.training.validation import Figures, HeldOut, held_out, regressor_figures
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told how far a training is.
+
+    Attributes:
+        rendered: pairs ready, of how many.
+        stepped: after every step.
+        validated: steps done, and the figures.
+    """
+
+    rendered: Callable[[int, int], None]
+    stepped: Callable[[LossRow], None]
+    validated: Callable[[int, Figures], None]
+
+
+def train_model(
+    cts: Sequence[CtVolume],
+    settings: TrainSettings,
+    out: Path,
+    listener: Listener,
+    initial: LearnedModel | None = None,
+    peers: Processes | None = None,
+) -> Figures:
+    """Train on one CT (a patient-specific model) or several, and write the model with its card.
+
+    A state beside the model, in ``<out>.training``, is gone on from where it exists. The held-out X-rays are of the first CT.
+
+    Args:
+        out: the model, ``.safetensors``.
+        initial: weights to start from.
+
+    Returns:
+        The figures on the card.
+
+    Raises:
+        BonelessCtError, PoseRangeError: CTs and ranges that cannot be trained on; found before anything is rendered.
+        NotFiniteLossError: the training diverged.
+    """
+    camera = Camera.centred(CANONICAL_PX)
+    peers = peers or Processes()
+    for ct in cts:
+        check_range(ct, camera, settings.pose_range, settings.seed)
+    started = time.monotonic()
+    patients = _patients(cts, camera, settings, listener, peers)
+    data = held_out(cts[0], camera, settings.pose_range, settings.validation_images, settings.seed)
+    student = _student(settings, initial)
+
+    def validate(current: Student) -> float:
+        figures = final_figures(current, patients[0], data, camera, settings)
+        listener.validated(trainer.step, figures)
+        return figures.regressor_mm[0]
+
+    header: dict[str, object] = {"ct_sha256": [ct.sha256 for ct in cts], "settings": settings.as_json(), "processes": peers.count}
+    folder = out.with_name(out.stem + ".training")
+    trainer = Trainer(student, patients, camera, settings, folder, header, peers, validate, listener.stepped)
+    outcome = trainer.run()
+    figures = final_figures(outcome.student, patients[0], data, camera, settings)
+    if peers.leads:
+        card = _card(cts, settings, outcome, figures, (time.monotonic() - started) / 60.0)
+        save(out, outcome.student.encoder, outcome.student.regressor, card)
+    return figures
+
+
+def final_figures(student: Student, patient: Patient, data: HeldOut, camera: Camera, settings: TrainSettings) -> Figures:
+    """Regressor and coarse stage on the held-out X-rays."""
+    regressor = regressor_figures(student.regressor, data)
+    return coarse_figures(student.encoder, student.geometry, patient.renderer, camera, settings.voxel_mm, data, regressor)
+
+
+def _patients(
+    cts: Sequence[CtVolume], camera: Camera, settings: TrainSettings, listener: Listener, peers: Processes
+) -> list[Patient]:
+    patients: list[Patient] = []
+    share = settings.pairs // len(cts)
+    for number, ct in enumerate(cts):
+        # Each process renders pairs of its own: together they see more poses.
+        seed = settings.seed + 7919 * (number + len(cts) * peers.rank)
+        told = partial(_tell, listener, number * share, len(cts) * share)
+        pairs = render_pairs(ct, camera, settings.pose_range, share, seed, settings.voxel_mm, told)
+        patients.append(Patient(pairs, ct.reference_point(), make_renderer(drr_volume(ct, settings.voxel_mm))))
+    return patients
+
+
+def _tell(listener: Listener, before: int, total: int, count: int) -> None:
+    listener.rendered(before + count, total)
+
+
+def _student(settings: TrainSettings, initial: LearnedModel | None) -> Student:
+    torch.manual_seed(settings.seed)
+    geometry = make_geometry(settings.geometry)
+    if initial is None:
+        return Student(Encoder(), PoseRegressor(), geometry, settings)
+    return Student(initial.encoder.requires_grad_(), initial.regressor.requires_grad_(), geometry, settings)
+
+
+def _card(
+    cts: Sequence[CtVolume],
+    settings: TrainSettings,
+    outcome: Outcome,
+    figures: Figures,
+    minutes: float,
+) -> ModelCard:
+    return ModelCard(
+        kind="patient_specific" if len(cts) == 1 else "agnostic",
+        ct_sha256=tuple(ct.sha256 for ct in cts),
+        geometry=settings.geometry,
+        seed=settings.seed,
+        steps=outcome.steps,
+        training_minutes=round(minutes, 1),
+        versions={"sphere_reg_ros": __version__, "torch": str(torch.__version__)},
+        validation=figures.as_json(),
+        settings=settings.as_json(),
+    )
