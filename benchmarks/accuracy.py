@@ -94,7 +94,11 @@ def rows_of(
             continue
         frame = series.frame(index)
         xray = XrayImage(torch.from_numpy(frame.picture.astype("float32")), source=f"{label} {index}")
-        result = pipeline.register(xray, frame.camera, frame.T_prior)
+        # The start puts the CT's own centre where the prior has the patient's.
+        T_start = frame.T_prior @ se3.from_rotation_translation(
+            torch.eye(3, dtype=torch.float64), patient.reference_point() - pipeline.ct.reference_point()
+        )
+        result = pipeline.register(xray, frame.camera, T_start if patient.source != pipeline.ct.source else frame.T_prior)
         estimate = torch.from_numpy(result.T_camera_ct)
         yield {
             "case": label,

@@ -24,7 +24,7 @@ from scipy.stats import chi2
 from sphere_reg_ros.registration.probability import FEATURES, RIGHT_MM, features
 
 Array = NDArray[np.float64]
-L2 = 1e-2
+L2 = 2e-3
 
 
 def table(path: Path) -> tuple[Array, NDArray[np.bool_], NDArray[np.str_], Array]:
@@ -43,15 +43,14 @@ def table(path: Path) -> tuple[Array, NDArray[np.bool_], NDArray[np.str_], Array
 
 
 def fit(values: Array, right: NDArray[np.bool_]) -> tuple[float, Array]:
-    """Intercept and coefficients, right and wrong weighing the same."""
+    """Intercept and coefficients."""
     mean, deviation = values.mean(0), values.std(0) + 1e-9
     design = (values - mean) / deviation
     sign = np.where(right, 1.0, -1.0)
-    share = np.where(right, 0.5 / right.sum(), 0.5 / (~right).sum())
 
     def loss(parameters: Array) -> float:
         margin = sign * (parameters[0] + design @ parameters[1:])
-        return float(share @ np.logaddexp(0.0, -margin) + L2 * np.square(parameters[1:]).sum())
+        return float(np.logaddexp(0.0, -margin).mean() + L2 * np.square(parameters[1:]).sum())
 
     count = values.shape[1]
     solution = minimize(loss, np.zeros(count + 1), method="L-BFGS-B", bounds=[(None, None), *[(0.0, None)] * count]).x

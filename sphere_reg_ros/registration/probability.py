@@ -16,7 +16,7 @@ from importlib.resources import files
 RIGHT_MM = 2.0
 """A registration with a smaller mean error counts as right."""
 
-FEATURES = ("similarity", "gradient_similarity", "consistent_share", "overlap_share", "log_expected_error")
+FEATURES = ("similarity", "gradient_similarity", "consistent_share", "overlap_share", "log_expected_error", "log_last_step")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,12 @@ class GateModel:
 
 def features(scores: Mapping[str, float]) -> tuple[float, ...]:
     """What the model weighs; scores that are not finite count as the worst."""
-    named = {**scores, "log_expected_error": -math.log(min(max(scores["expected_error_mm"], 1e-3), 1e3))}
+    named = {
+        **scores,
+        "log_expected_error": -math.log(min(max(scores["expected_error_mm"], 1e-3), 1e3)),
+        # Below a hundredth of a millimetre all are converged; how far is chance.
+        "log_last_step": -math.log(min(max(scores["last_step_mm"], 1e-2), 1e3)),
+    }
     return tuple(named[name] if math.isfinite(named[name]) else -1e3 for name in FEATURES)
 
 

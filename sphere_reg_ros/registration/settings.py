@@ -90,11 +90,11 @@ class GateSettings:
         covariance_scale: brings the cluster-robust covariance to measured errors, see ``benchmarks/calibrate_gate.py``.
     """
 
-    min_probability: float = 0.8
-    min_overlap_share: float = 0.1
-    max_expected_error_mm: float = 2.0
+    min_probability: float = 0.85
+    min_overlap_share: float = 0.15
+    max_expected_error_mm: float = 1.0
     max_last_step_mm: float = 0.3
-    covariance_scale: float = 1.0
+    covariance_scale: float = 4.1
 
 
 @dataclass(frozen=True)
