@@ -77,24 +77,25 @@ def train_model(
     patients = _patients(cts, camera, settings, listener, peers)
     data = held_out(cts[0], camera, settings.pose_range, settings.validation_images, settings.seed)
     student = _student(settings, initial)
+    found: dict[int, Figures] = {}
 
     def validate(current: Student) -> float:
-        figures = final_figures(current, patients[0], data, camera, settings)
-        listener.validated(trainer.step, figures)
-        return figures.regressor_mm[0]
+        found[trainer.step] = figures_of(current, patients[0], data, camera, settings)
+        listener.validated(trainer.step, found[trainer.step])
+        return found[trainer.step].regressor_mm[0]
 
     header: dict[str, object] = {"ct_sha256": [ct.sha256 for ct in cts], "settings": settings.as_json(), "processes": peers.count}
     folder = out.with_name(out.stem + ".training")
     trainer = Trainer(student, patients, camera, settings, folder, header, peers, validate, listener.stepped)
     outcome = trainer.run()
-    figures = final_figures(outcome.student, patients[0], data, camera, settings)
+    figures = found.get(outcome.steps) or figures_of(outcome.student, patients[0], data, camera, settings)
     if peers.leads:
         card = _card(cts, settings, outcome, figures, (time.monotonic() - started) / 60.0)
         save(out, outcome.student.encoder, outcome.student.regressor, card)
     return figures
 
 
-def final_figures(student: Student, patient: Patient, data: HeldOut, camera: Camera, settings: TrainSettings) -> Figures:
+def figures_of(student: Student, patient: Patient, data: HeldOut, camera: Camera, settings: TrainSettings) -> Figures:
     """Regressor and coarse stage on the held-out X-rays."""
     regressor = regressor_figures(student.regressor, data)
     return coarse_figures(student.encoder, student.geometry, patient.renderer, camera, settings.voxel_mm, data, regressor)

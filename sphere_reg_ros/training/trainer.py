@@ -116,7 +116,7 @@ class Trainer:
         losses: Losses = self._shared(batch)
         if not bool(torch.isfinite(losses.total)):
             raise NotFiniteLossError(
-                f"the loss is {float(losses.total):g} at step {self.step}, batch seed {seed}: training ended; the last good "
+                f"the loss is {_number(losses.total):g} at step {self.step}, batch seed {seed}: training ended; the last good "
                 f"state is {self._state_path}; try a smaller learning rate"
             )
         self._optimiser.zero_grad()
