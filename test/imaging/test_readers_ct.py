@@ -207,16 +207,32 @@ def test_folders_and_files_without_a_ct(tmp_path: Path) -> None:
         read_ct(tmp_path / "mr")
 
 
-@pytest.mark.parametrize("name", ["ct.nii", "ct.nii.gz", "ct.nrrd", "ct.mha"])
-def test_truncated_volume_files_are_noticed(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("name", ["ct.nii", "ct.nii.gz", "ct.nrrd", "ct.mha", "ct.mhd"])
+def test_truncated_volume_files_are_noticed(name: str, compressed: bool, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     sitk = pytest.importorskip("SimpleITK")
     noise = np.random.default_rng(0).integers(-1000, 1000, (20, 20, 20)).astype(np.int16)
-    sitk.WriteImage(sitk.GetImageFromArray(noise), str(tmp_path / name))
-    content = (tmp_path / name).read_bytes()
-    (tmp_path / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(ImageFileError) as caught:
+    sitk.WriteImage(sitk.GetImageFromArray(noise), str(tmp_path / name), compressed)
+    np.testing.assert_array_equal(read_ct(tmp_path / name).hu.numpy(), noise)
+    # Of an .mhd the voxels are in a file beside it.
+    (longest,) = [one for one in tmp_path.iterdir() if one.suffix != ".mhd"]
+    content = longest.read_bytes()
+    longest.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ImageFileError, match="ct") as caught:
         read_ct(tmp_path / name)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "No such file" not in str(caught.value)
+    assert capfd.readouterr().err == "", "the message is all that a terminal shows"
+    if name.endswith(".mhd"):
+        longest.unlink()
+        with pytest.raises(ImageFileError, match="not there"):
+            read_ct(tmp_path / name)
+
+
+def test_a_path_may_hold_a_hash_sign(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "patient #2")
+    assert read_ct(folder).size == read_ct(f"{folder}#1.2.3").size == (4, 5, 6)
+    with pytest.raises(ImageFileError, match="absent #1"):
+        read_ct(tmp_path / "absent #1")
 
 
 def test_values_that_are_no_ct(tmp_path: Path) -> None:

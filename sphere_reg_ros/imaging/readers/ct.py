@@ -27,8 +27,12 @@ def read_ct(path: str | Path) -> CtVolume:
         ImageFileError: missing, unreadable, truncated, of no known format.
         DicomSeriesError, SliceGeometryError, CtContentError: see there.
     """
-    folder, _, series_uid = str(path).partition("#")
-    target = Path(folder)
+    target, series_uid = Path(path), ""
+    # A name may hold a '#' of its own.
+    if not target.exists() and "#" in str(path):
+        folder, _, uid = str(path).rpartition("#")
+        if Path(folder).is_dir():
+            target, series_uid = Path(folder), uid
     if target.is_dir():
         return read_dicom_ct(target, series_uid or None)
     if not target.exists():

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sphere_reg_ros.imaging.errors import CtContentError, ImageFileError
+from sphere_reg_ros.imaging.readers.complete import check_complete
 
-CHUNK_BYTES = 1 << 20
-NIFTI_HEADER_BYTES = 348
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
@@ -42,7 +38,7 @@ def read_volume(path: Path) -> tuple[Float[Tensor, "z y x"], Float64[Tensor, "4 
         reader.SetFileName(str(path))
         reader.ReadImageInformation()
         _check_header(path, reader)
-        _check_complete(path, reader)
+        check_complete(path, int(np.prod(reader.GetSize())))
         image = reader.Execute()
     except RuntimeError as error:
         raise ImageFileError(f"{path}: cannot be read ({_last_line(error)})") from error
@@ -59,26 +55,6 @@ def _check_header(path: Path, reader: object) -> None:
         raise CtContentError(f"{path}: has size {tuple(size)}; a CT is one three-dimensional image")
     if reader.GetNumberOfComponents() != 1:  # type: ignore[attr-defined]
         raise CtContentError(f"{path}: has {reader.GetNumberOfComponents()} values a voxel; a CT has one")  # type: ignore[attr-defined]
-
-
-def _check_complete(path: Path, reader: Any) -> None:
-    """Refuse a truncated NIfTI, whose missing voxels SimpleITK would fill in silently; the other formats notice it."""
-    name = path.name.lower()
-    if not name.endswith((".nii", ".nii.gz")):
-        return
-    try:
-        # Decompressing to the end also checks the compressed data's own checksum.
-        with gzip.open(path) if name.endswith(".gz") else path.open("rb") as stream:
-            header = stream.read(NIFTI_HEADER_BYTES)
-            length = len(header) + sum(len(chunk) for chunk in iter(lambda: stream.read(CHUNK_BYTES), b""))
-    except (OSError, EOFError, zlib.error) as error:
-        raise ImageFileError(f"{path}: is truncated or damaged ({error}); copy it again") from error
-    # The header begins with its own length, which shows the byte order; the bits of a voxel are its field bitpix.
-    order = "<" if header[0] == NIFTI_HEADER_BYTES % 256 else ">"
-    (bits,) = struct.unpack_from(f"{order}h", header, 72)
-    promised = int(np.prod(reader.GetSize())) * bits // 8 + NIFTI_HEADER_BYTES
-    if length < promised:
-        raise ImageFileError(f"{path}: is truncated: {length} bytes, its header promises {promised}; copy it again")
 
 
 def _voxel_to_lps(image: object) -> Float64[Tensor, "4 4"]:
