@@ -20,13 +20,13 @@ RANK = {
     "imaging": 1,
     "drr": 2,
     "models": 3,
-    "similarity": 3,
-    "optim": 3,
-    "registration": 4,
-    "training": 5,
-    "evaluation": 5,
-    "ros": 6,
-    "cli": 7,
+    "similarity": 4,
+    "optim": 4,
+    "registration": 5,
+    "training": 6,
+    "evaluation": 6,
+    "ros": 7,
+    "cli": 8,
 }
 FREE_FOR_ALL = {"__init__", "_version", "errors"}
 
