@@ -153,8 +153,10 @@ def train(
     views: Annotated[str, typer.Option("--range", help="near-ap or any-view.")] = "near-ap",
     steps: Annotated[int | None, typer.Option(help="Steps of the optimiser.")] = None,
     pairs: Annotated[int | None, typer.Option(help="Rendered pairs of X-ray and DRR.")] = None,
+    variants: Annotated[int | None, typer.Option(help="Deformed patients to make out of each CT, for an agnostic model.")] = None,
     batch: Annotated[int | None, typer.Option(help="Pairs a step and a process.")] = None,
     mixed: Annotated[float | None, typer.Option("--mixed-share", help="Share of the steps computed in bfloat16.")] = None,
+    tune: Annotated[int, typer.Option("--fine-tune-steps", help="Steps of fine-tuning through the solver.", min=0)] = 0,
     gradient: Annotated[float | None, typer.Option("--gradient-weight", help="Weight of gradient matching; 0 is off.")] = None,
     seed: Seed = 0,
     debug: Debug = False,
@@ -162,9 +164,11 @@ def train(
 ) -> None:
     """Train a model for one CT, or for any."""
     from sphere_reg_ros.cli.train import TrainRequest, settings_of, train_files
+    from sphere_reg_ros.training.settings import FineTuneSettings
 
     def work() -> int:
-        chosen = {"steps": steps, "pairs": pairs, "batch": batch, "mixed_share": mixed, "gradient_weight": gradient, "seed": seed}
+        sizes = {"steps": steps, "pairs": pairs, "batch": batch, "variants": variants, "seed": seed}
+        chosen = {**sizes, "mixed_share": mixed, "gradient_weight": gradient, "fine_tune": FineTuneSettings(steps=tune)}
         return train_files(TrainRequest(tuple(ct), out, initial, settings_of(views, **chosen)), quiet)
 
     _run(work, seed, debug)

@@ -41,7 +41,7 @@ def train_files(request: TrainRequest, quiet: bool) -> int:
     initial = None if request.initial is None else load(request.initial)
     cts = [read_ct(path) for path in request.cts]
     request.out.parent.mkdir(parents=True, exist_ok=True)
-    with processes() as peers, _Bars(request.settings.steps, quiet or not peers.leads) as bars:
+    with processes() as peers, _Bars(request.settings.steps, request.settings.fine_tune.steps, quiet or not peers.leads) as bars:
         figures = train_model(cts, request.settings, request.out, bars.listener, initial, peers)
     say(f"{request.out}: {describe(figures)}", quiet or not peers.leads)
     return DONE
@@ -70,13 +70,14 @@ def _triple(values: tuple[float, float, float]) -> str:
 class _Bars:
     """Two progress bars with the time left, and a line for every validation."""
 
-    def __init__(self, steps: int, quiet: bool) -> None:
+    def __init__(self, steps: int, tuning_steps: int, quiet: bool) -> None:
         self._console = Console(stderr=True, quiet=quiet)
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
         self._progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console)
         self._rendering: TaskID = self._progress.add_task("rendering pairs", total=None)
         self._training: TaskID = self._progress.add_task("training", total=steps)
-        self.listener = Listener(self._rendered, self._stepped, self._validated)
+        self._tuning: TaskID = self._progress.add_task("fine-tuning", total=tuning_steps, visible=tuning_steps > 0)
+        self.listener = Listener(self._rendered, self._stepped, self._validated, self._tuned)
 
     def __enter__(self) -> _Bars:
         self._progress.start()
@@ -91,6 +92,9 @@ class _Bars:
     def _stepped(self, row: LossRow) -> None:
         description = f"training, loss {row.loss:.3f}"
         self._progress.update(self._training, completed=row.step, description=description)
+
+    def _tuned(self, step: int, loss: float) -> None:
+        self._progress.update(self._tuning, completed=step, description=f"fine-tuning, loss {loss:.3f}")
 
     def _validated(self, step: int, figures: Figures) -> None:
         self._console.print(f"step {step}: {describe(figures)}", highlight=False)

@@ -12,11 +12,31 @@ from sphere_reg_ros.training.poses import NEAR_AP, PoseRange
 
 
 @dataclass(frozen=True)
+class FineTuneSettings:
+    """An end-to-end fine-tuning of the encoder, after the training.
+
+    Attributes:
+        steps: of the optimiser; 0 leaves it out.
+        batch: X-rays a step.
+        evaluations: of the unrolled solver, the first included.
+        learning_rate: falls to zero by half a cosine.
+        clip_norm: longest gradient; unrolled solvers have long ones at times.
+    """
+
+    steps: int = 0
+    batch: int = 8
+    evaluations: int = 5
+    learning_rate: float = 1e-4
+    clip_norm: float = 0.5
+
+
+@dataclass(frozen=True)
 class TrainSettings:
     """A training.
 
     Attributes:
         pose_range: which X-rays the model is for.
+        variants: deformed patients made out of every CT and trained on instead of it, for an agnostic model; 0 trains on the CTs.
         pairs: rendered X-ray and DRR pairs, shared by the CTs.
         steps: of the optimiser.
         batch: X-rays, and as many DRRs, a step and a process; all their pairs enter the value loss.
@@ -38,14 +58,16 @@ class TrainSettings:
         validate_every: steps between validations.
         patience: validations without progress that end the training.
         checkpoint_seconds: between two saved states.
+        fine_tune: what comes after.
 
     Raises:
         TrainingSettingsError: a setting outside its range.
     """
 
     pose_range: PoseRange = NEAR_AP
-    pairs: int = 24_000
-    steps: int = 5000
+    variants: int = 0
+    pairs: int = 16_000
+    steps: int = 4500
     batch: int = 48
     learning_rate: float = 1.5e-3
     warmup_steps: int = 100
@@ -65,10 +87,12 @@ class TrainSettings:
     validate_every: int = 500
     patience: int = 5
     checkpoint_seconds: float = 60.0
+    fine_tune: FineTuneSettings = field(default_factory=FineTuneSettings)
 
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
-        least = {"pairs": 2, "steps": 1, "batch": 2, "validation_images": 1, "validate_every": 1, "patience": 1, "seed": 0}
+        least = {"pairs": 2, "steps": 1, "batch": 2, "validation_images": 1, "validate_every": 1, "patience": 1}
+        least |= {"seed": 0, "variants": 0}
         for name, limit in least.items():
             if getattr(self, name) < limit:
                 raise TrainingSettingsError(f"{name} is {getattr(self, name)}, at least {limit} is needed")

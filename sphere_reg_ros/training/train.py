@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,9 @@ from sphere_reg_ros.models.pose_regressor import PoseRegressor
 from sphere_reg_ros.similarity.geometry import make_geometry
 from sphere_reg_ros.training.batches import Patient
 from sphere_reg_ros.training.coarse_figures import coarse_figures
+from sphere_reg_ros.training.deform import deformed
 from sphere_reg_ros.training.distributed import Processes
+from sphere_reg_ros.training.finetune import fine_tune
 from sphere_reg_ros.training.pairs import drr_volume, render_pairs
 from sphere_reg_ros.training.poses import check_range
 from sphere_reg_ros.training.settings import TrainSettings
@@ -29,6 +31,12 @@ from sphere_reg_ros.training.state import LossRow
 from sphere_reg_ros.training.student import Student
 from sphere_reg_ros.training.trainer import Outcome, Trainer
 from sphere_reg_ros.training.validation import Figures, HeldOut, held_out, regressor_figures
+
+SPECIFIC_LIMITS = "For this CT and poses of the trained range; figures are of simulated X-rays."
+AGNOSTIC_LIMITS = (
+    "Trained on few CTs and variants of them: a start for anatomies like theirs, in poses of the trained range. Validated on "
+    "simulated X-rays of the first of these CTs, not of an unseen patient."
+)
 
 
 @dataclass(frozen=True)
@@ -39,11 +47,13 @@ class Listener:
         rendered: pairs ready, of how many.
         stepped: after every step.
         validated: steps done, and the figures.
+        tuned: steps of fine-tuning, and the loss.
     """
 
     rendered: Callable[[int, int], None]
     stepped: Callable[[LossRow], None]
     validated: Callable[[int, Figures], None]
+    tuned: Callable[[int, float], None]
 
 
 def train_model(
@@ -54,7 +64,7 @@ def train_model(
     initial: LearnedModel | None = None,
     peers: Processes | None = None,
 ) -> Figures:
-    """Train on one CT (a patient-specific model) or several, and write the model with its card.
+    """Train on one CT (a patient-specific model), or on several or on variants (an agnostic one), and write the model.
 
     A state beside the model, in ``<out>.training``, is gone on from where it exists. The held-out X-rays are of the first CT.
 
@@ -89,6 +99,11 @@ def train_model(
     trainer = Trainer(student, patients, camera, settings, folder, header, peers, validate, listener.stepped)
     outcome = trainer.run()
     figures = found.get(outcome.steps) or figures_of(outcome.student, patients[0], data, camera, settings)
+    if settings.fine_tune.steps and peers.leads:
+        fine_tune(outcome.student, patients, camera, settings, listener.tuned)
+        tuned = figures_of(outcome.student, patients[0], data, camera, settings)
+        figures = replace(tuned, coarse_before_fine_tuning_mm=figures.coarse_mm)
+        listener.validated(outcome.steps, figures)
     if peers.leads:
         card = _card(cts, settings, outcome, figures, (time.monotonic() - started) / 60.0)
         save(out, outcome.student.encoder, outcome.student.regressor, card)
@@ -105,14 +120,28 @@ def _patients(
     cts: Sequence[CtVolume], camera: Camera, settings: TrainSettings, listener: Listener, peers: Processes
 ) -> list[Patient]:
     patients: list[Patient] = []
-    share = settings.pairs // len(cts)
-    for number, ct in enumerate(cts):
+    bodies = _bodies(cts, settings)
+    share = settings.pairs // len(bodies)
+    for number, body in enumerate(bodies):
+        ct = body()
         # Each process renders pairs of its own: together they see more poses.
-        seed = settings.seed + 7919 * (number + len(cts) * peers.rank)
-        told = partial(_tell, listener, number * share, len(cts) * share)
+        seed = settings.seed + 7919 * (number + len(bodies) * peers.rank)
+        told = partial(_tell, listener, number * share, len(bodies) * share)
         pairs = render_pairs(ct, camera, settings.pose_range, share, seed, settings.voxel_mm, told)
         patients.append(Patient(pairs, ct.reference_point(), make_renderer(drr_volume(ct, settings.voxel_mm))))
     return patients
+
+
+def _bodies(cts: Sequence[CtVolume], settings: TrainSettings) -> list[Callable[[], CtVolume]]:
+    """What is trained on, made when it is needed: all variants together would take gigabytes."""
+    if settings.variants == 0:
+        return [partial(_same, ct) for ct in cts]
+    seeds = range(settings.seed * 1000, settings.seed * 1000 + settings.variants)
+    return [partial(deformed, ct, seed) for seed in seeds for ct in cts]
+
+
+def _same(ct: CtVolume) -> CtVolume:
+    return ct
 
 
 def _tell(listener: Listener, before: int, total: int, count: int) -> None:
@@ -135,7 +164,7 @@ def _card(
     minutes: float,
 ) -> ModelCard:
     return ModelCard(
-        kind="patient_specific" if len(cts) == 1 else "agnostic",
+        kind="agnostic" if settings.variants or len(cts) > 1 else "patient_specific",
         ct_sha256=tuple(ct.sha256 for ct in cts),
         geometry=settings.geometry,
         seed=settings.seed,
@@ -144,4 +173,5 @@ def _card(
         versions={"sphere_reg_ros": __version__, "torch": str(torch.__version__)},
         validation=figures.as_json(),
         settings=settings.as_json(),
+        limits=AGNOSTIC_LIMITS if settings.variants or len(cts) > 1 else SPECIFIC_LIMITS,
     )

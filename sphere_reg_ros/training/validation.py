@@ -56,12 +56,14 @@ class Figures:
         regressor_mm: 50, 75 and 95 % of the regressor's mTRE.
         coarse_mm: the same after the coarse Levenberg-Marquardt on the learned similarity, from full-spread starts.
         coarse_under_10mm: share of them.
+        coarse_before_fine_tuning_mm: where the model was fine-tuned.
     """
 
     images: int
     regressor_mm: tuple[float, float, float]
     coarse_mm: tuple[float, float, float] | None = None
     coarse_under_10mm: float | None = None
+    coarse_before_fine_tuning_mm: tuple[float, float, float] | None = None
 
     def as_json(self) -> dict[str, object]:
         """For the model card."""
