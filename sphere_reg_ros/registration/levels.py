@@ -105,7 +105,7 @@ class LevelSolver:
         counted = count()
 
         def in_the_lead(step: BatchStep) -> None:
-            observe(_trace_step(level.name, next(counted), step, int(step.cost.argmin())))
+            observe(trace_step(level.name, next(counted), step, int(step.cost.argmin())))
 
         solution = minimise(
             linearise,
@@ -152,10 +152,11 @@ class LevelSolver:
 
 
 def _trace(name: str, solution: Solution, hypothesis: int) -> tuple[TraceStep, ...]:
-    return tuple(_trace_step(name, index, step, hypothesis) for index, step in enumerate(solution.trace))
+    return tuple(trace_step(name, index, step, hypothesis) for index, step in enumerate(solution.trace))
 
 
-def _trace_step(name: str, iteration: int, step: BatchStep, hypothesis: int) -> TraceStep:
+def trace_step(name: str, iteration: int, step: BatchStep, hypothesis: int) -> TraceStep:
+    """One hypothesis's part of a batched iteration."""
     return TraceStep(
         stage=name,
         iteration=iteration,

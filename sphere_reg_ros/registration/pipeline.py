@@ -15,13 +15,16 @@ from sphere_reg_ros import __version__
 from sphere_reg_ros.geometry.camera import Camera
 from sphere_reg_ros.imaging.ct import CtVolume
 from sphere_reg_ros.imaging.xray import XrayImage, to_line_integral, validate_xray
+from sphere_reg_ros.models.checkpoint import LearnedModel
 from sphere_reg_ros.registration import quality, starts
 from sphere_reg_ros.registration.clock import StageClock
 from sphere_reg_ros.registration.device import choose_device
+from sphere_reg_ros.registration.learned import LearnedStages
 from sphere_reg_ros.registration.levels import LevelSolver, StageSolution
+from sphere_reg_ros.registration.plans import Plan, Planner, Seen, Start
 from sphere_reg_ros.registration.pyramid import VolumePyramid, XrayLevel, xray_level
 from sphere_reg_ros.registration.result import RegistrationResult, TraceStep
-from sphere_reg_ros.registration.settings import HypothesisSettings, RegistrationSettings
+from sphere_reg_ros.registration.settings import RegistrationSettings
 from sphere_reg_ros.registration.truncation import TruncationMap
 
 PHOTOMETRIC_MODEL_ID = "photometric"
@@ -43,12 +46,6 @@ class View:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    poses: Callable[[], Float64[Tensor, "b 4 4"]]
-    keep: int
-
-
-@dataclass(frozen=True)
 class _Attempt:
     solution: StageSolution
     verdict: quality.Verdict
@@ -64,7 +61,13 @@ class RegistrationPipeline:
         ct: CtVolume,
         settings: RegistrationSettings | None = None,
         device: str = "auto",
+        model: LearnedModel | None = None,
     ) -> None:
+        """Build what needs the CT alone.
+
+        Args:
+            model: learned stages before the photometric ones; see :func:`sphere_reg_ros.models.checkpoint.find_model`.
+        """
         self.ct = ct
         self.settings = settings or RegistrationSettings()
         self.device = choose_device(device)
@@ -72,6 +75,11 @@ class RegistrationPipeline:
         self._volumes = VolumePyramid(ct, self.settings.backend, self.device)
         self._truncation = TruncationMap(ct, self.settings.backend, self.device)
         self._bone_points_mm = quality.bone_points(ct)
+        self.model_id = PHOTOMETRIC_MODEL_ID if model is None else model.name
+        self._learned = (
+            None if model is None else LearnedStages(model, ct, self.settings.learned, self.settings.backend, self.device)
+        )
+        self._planner = Planner(ct, self.settings, self._learned)
 
     def prepare(self) -> None:
         """Build all volumes and compile all kernels, so that the first X-ray is as fast as the next."""
@@ -82,6 +90,9 @@ class RegistrationPipeline:
             renderer.render(pose, camera, level.step_mm)
             renderer.render_with_jacobian(pose, camera, self.centre_ct, level.step_mm)
         self._truncation.outside_mm(pose, camera)
+        if self._learned is not None:
+            xray = self._learned.see(torch.rand(32, 32), torch.ones(32, 32, dtype=torch.bool), camera)
+            self._learned.refine(xray, self._learned.guess(xray, 0), lambda step: None)
 
     def drr(self, T_camera_ct: ArrayLike, camera: Camera) -> Float[Tensor, "h w"]:
         """Line integrals of the full CT at a pose, dimensionless."""
@@ -104,7 +115,8 @@ class RegistrationPipeline:
 
         Args:
             xray: one X-ray; ``camera`` describes it at its own resolution.
-            T_initial: ``T_camera_ct`` in mm to start from; without it the C-arm's reported angles, else a search.
+            T_initial: ``T_camera_ct`` in mm to start from; without it the model's guess, else the C-arm's reported angles, else a
+                search.
             further_views: X-rays of the same patient by other cameras, registered together with the first.
             should_stop: asked at every iteration.
             on_iteration: told of every iteration, hypotheses in the lead first.
@@ -118,7 +130,12 @@ class RegistrationPipeline:
         clock = StageClock(should_stop, timeout_s)
         with clock.stage("preprocess"):
             views = [View(xray, camera, np.eye(4)), *further_views]
-            pyramids = [self._pyramid(view) for view in views]
+            seen = [self._see(view) for view in views]
+            pyramids = [
+                [xray_level(one.line_integral, one.mask, one.camera, level, self.device) for level in self.settings.levels]
+                for one in seen
+            ]
+            plans = self._planner.plans(seen[0], T_initial)
             relative = [torch.as_tensor(np.asarray(view.T_view_reference), dtype=torch.float64) for view in views]
         solver = LevelSolver(self._volumes, self._truncation, self.centre_ct, self.settings)
 
@@ -128,10 +145,9 @@ class RegistrationPipeline:
                 on_iteration(step)
 
         attempts: list[_Attempt] = []
-        for plan in self._plans(xray, camera, T_initial):
-            with clock.stage("start"):
-                poses = plan.poses()
-            attempts.append(self._attempt(solver, pyramids, relative, poses, plan.keep, clock, observe))
+        for plan in plans:
+            start = plan.find(clock, observe)
+            attempts.append(self._attempt(solver, pyramids, relative, start, plan, clock, observe))
             if not attempts[-1].verdict.reasons:
                 break
         best = max(attempts, key=lambda attempt: (not attempt.verdict.reasons, attempt.verdict.scores["similarity"]))
@@ -148,54 +164,38 @@ class RegistrationPipeline:
             iterations=sum(attempt.iterations for attempt in attempts),
             trace=best.trace,
             ct_sha256=self.ct.sha256,
-            model_id=PHOTOMETRIC_MODEL_ID,
+            model_id=self.model_id,
             version=__version__,
             centre_ct=self.centre_ct.numpy(),
             camera=camera,
         )
 
-    def _pyramid(self, view: View) -> list[XrayLevel]:
+    def _see(self, view: View) -> Seen:
         validate_xray(view.xray, view.camera)
-        line_integral, mask = to_line_integral(view.xray)
-        return [xray_level(line_integral, mask, view.camera, level, self.device) for level in self.settings.levels]
+        return Seen(*to_line_integral(view.xray), view.camera, view.xray.angles_deg)
 
     def _attempt(
         self,
         solver: LevelSolver,
         pyramids: Sequence[Sequence[XrayLevel]],
         T_view_reference: Sequence[Float64[Tensor, "4 4"]],
-        poses: Float64[Tensor, "b 4 4"],
-        keep: int,
+        start: Start,
+        plan: Plan,
         clock: StageClock,
         observe: Callable[[TraceStep], None],
     ) -> _Attempt:
-        """All levels from one set of starts, and the gate's answer; ``keep`` hypotheses leave the first level."""
-        trace: list[TraceStep] = []
-        iterations = 0
+        """The photometric levels from one set of starts, and the gate's answer."""
+        poses, trace, iterations = start.poses, list(start.trace), start.iterations
         solution: StageSolution | None = None
         for index, level in enumerate(self.settings.levels):
+            if index < plan.first_level:
+                continue
             with clock.stage(level.name):
                 solution = solver.solve([pyramid[index] for pyramid in pyramids], T_view_reference, poses, observe)
-                poses = solution.best(keep if index == 0 else 1, self.centre_ct)
+                poses = solution.best(plan.keep if index == 0 else 1, self.centre_ct)
                 iterations += solution.evaluations
                 trace.extend(solution.trace)
         assert solution is not None
         with clock.stage("gate"):
             verdict = quality.judge(solution, self.centre_ct, self._bone_points_mm, self.settings.gate)
         return _Attempt(solution, verdict, iterations, tuple(trace))
-
-    def _plans(self, xray: XrayImage, camera: Camera, T_initial: ArrayLike | None) -> list[_Plan]:
-        """Starts to try one after another until the gate accepts."""
-        settings = self.settings
-
-        def around(pose: Float64[Tensor, "4 4"], spread: HypothesisSettings, seed: int) -> _Plan:
-            return _Plan(lambda: starts.hypotheses(pose, self.centre_ct, spread, seed), spread.keep)
-
-        if T_initial is not None:
-            pose = starts.check_initial_pose(T_initial, self.ct, camera)
-            return [around(pose, settings.hypotheses, settings.seed), around(pose, settings.second_hypotheses, settings.seed + 1)]
-        search = _Plan(lambda: starts.search_views(camera, self.centre_ct, settings.search), settings.search.keep)
-        if xray.angles_deg is None:
-            return [search]
-        reported = starts.reported_views(xray.angles_deg, camera, self.centre_ct)
-        return [*(around(pose, settings.around_reported, settings.seed) for pose in reported), search]

@@ -1,4 +1,4 @@
-"""Every choice of the photometric pipeline, with the reason for its default."""
+"""Every choice of the pipeline, with the reason for its default."""
 
 from __future__ import annotations
 
@@ -78,6 +78,29 @@ class SearchSettings:
 
 
 @dataclass(frozen=True)
+class LearnedSettings:
+    """The stages before the photometric ones, where a model is given.
+
+    Attributes:
+        regressor: start from the regressor's guess; else from the prior or a search.
+        coarse: refine the starts on the learned similarity.
+        hypotheses: poses that are refined together, the regressor's own included.
+        keep: how many of them go on to the photometric levels.
+        first_level: photometric level that follows; the coarsest one is not needed after the learned stages.
+        max_iterations: renderings allowed.
+        step_tolerance_mm: a shorter step ends a hypothesis.
+    """
+
+    regressor: bool = True
+    coarse: bool = True
+    hypotheses: int = 8
+    keep: int = 2
+    first_level: int = 1
+    max_iterations: int = 10
+    step_tolerance_mm: float = 0.5
+
+
+@dataclass(frozen=True)
 class GateSettings:
     """Limits of the quality gate; each one that is passed over gives a reason for rejection.
 
@@ -99,7 +122,7 @@ class GateSettings:
 
 @dataclass(frozen=True)
 class RegistrationSettings:
-    """The photometric pipeline.
+    """The pipeline.
 
     Attributes:
         levels: from coarse to fine; the first one runs all hypotheses in one batch.
@@ -107,6 +130,7 @@ class RegistrationSettings:
         second_hypotheses: more of them, wider, where the gate rejects what the first ones led to.
         around_reported: starts around the angles that the C-arm reports; the patient's place is not in them.
         search: starts where nothing is known.
+        learned: the stages of a model, where one is given.
         deviation_floor: contrast, as a line integral, below which a window counts as noise.
         tukey_cutoff: residuals beyond this many robust deviations lose all weight at the finest levels.
         gate: limits of the accept/reject decision.
@@ -123,6 +147,7 @@ class RegistrationSettings:
         default_factory=lambda: HypothesisSettings(count=48, rotation_deg=10.0, in_plane_mm=40.0, depth_mm=60.0, keep=4)
     )
     search: SearchSettings = field(default_factory=SearchSettings)
+    learned: LearnedSettings = field(default_factory=LearnedSettings)
     deviation_floor: float = 0.05
     tukey_cutoff: float = 4.685
     gate: GateSettings = field(default_factory=GateSettings)

@@ -1,0 +1,103 @@
+"""The learned stages: the regressor's guess, and Levenberg-Marquardt on the spherical similarity from there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+
+from sphere_reg_ros.drr.renderer import Renderer, make_renderer
+from sphere_reg_ros.drr.volume import AttenuationVolume
+from sphere_reg_ros.geometry import se3
+from sphere_reg_ros.geometry.camera import Camera
+from sphere_reg_ros.imaging.ct import CtVolume
+from sphere_reg_ros.models.canonical import canonical_camera, normalise, to_canonical
+from sphere_reg_ros.models.checkpoint import LearnedModel
+from sphere_reg_ros.optim.levenberg_marquardt import LevenbergMarquardtSettings, Residuals, Solution, minimise
+from sphere_reg_ros.optim.levenberg_marquardt import TraceStep as BatchStep
+from sphere_reg_ros.registration.levels import RADIAN_MM, trace_step
+from sphere_reg_ros.registration.result import TraceStep
+from sphere_reg_ros.registration.settings import LearnedSettings
+from sphere_reg_ros.similarity.geometry import make_geometry
+from sphere_reg_ros.similarity.learned import LearnedSimilarity
+
+COARSE_STAGE = "learned coarse"
+
+
+class LearnedStages:
+    """A model bound to a CT; keeps the CT's coarse renderer."""
+
+    def __init__(self, model: LearnedModel, ct: CtVolume, settings: LearnedSettings, backend: str, device: torch.device) -> None:
+        self._settings = settings
+        self._centre_ct = ct.reference_point().to(torch.float64)
+        self._device = device
+        self._regressor = model.regressor.to(device)
+        self._similarity = LearnedSimilarity(model.encoder.to(device), make_geometry(model.card.geometry))
+        self._camera = canonical_camera()
+        self._voxel_mm = float(model.card.settings["voxel_mm"])
+        x, y, z = (max(1, round(self._voxel_mm / spacing)) for spacing in ct.spacing_mm)
+        volume = AttenuationVolume.from_ct(ct).downsampled((x, y, z))
+        self._renderer: Renderer = make_renderer(volume.to(device), backend=backend, device=device)
+
+    def see(self, line_integral: Float[Tensor, "h w"], mask: Bool[Tensor, "h w"], camera: Camera) -> Float[Tensor, "1 1 n n"]:
+        """An X-ray as the networks see it."""
+        image, valid = to_canonical(line_integral, mask, camera)
+        return normalise(image, valid.to(image.dtype))[None, None].to(self._device)
+
+    @torch.no_grad()
+    def guess(self, xray: Float[Tensor, "1 1 n n"], seed: int) -> Float64[Tensor, "k 4 4"]:
+        """The regressor's pose, and others drawn from the uncertainty that it states."""
+        prediction = self._regressor(xray)
+        pose = prediction.pose(self._centre_ct.to(self._device)).cpu()
+        generator = torch.Generator().manual_seed(seed)
+        deviation = prediction.log_sigma.exp().double().cpu()
+        draws = torch.randn(self._settings.hypotheses - 1, 6, generator=generator, dtype=torch.float64)
+        around = se3.apply_twist(pose.expand(len(draws), 4, 4), draws * deviation, self._centre_ct)
+        return torch.cat((pose, around))
+
+    @torch.no_grad()
+    def refine(
+        self, xray: Float[Tensor, "1 1 n n"], poses: Float64[Tensor, "k 4 4"], observe: Callable[[TraceStep], None]
+    ) -> tuple[Float64[Tensor, "k 4 4"], tuple[TraceStep, ...], int]:
+        """Minimise the distance on the sphere from every pose.
+
+        Returns:
+            The poses, nearest on the sphere first; the trace of the first; and the number of evaluations.
+        """
+        solution = self.minimise_distance(xray, poses, observe)
+        order = torch.argsort(solution.cost)
+        best = int(order[0])
+        trace = tuple(trace_step(COARSE_STAGE, index, step, best) for index, step in enumerate(solution.trace))
+        return solution.T[order], trace, int(solution.iterations)
+
+    def minimise_distance(
+        self, xray: Float[Tensor, "1 1 n n"], poses: Float64[Tensor, "k 4 4"], observe: Callable[[TraceStep], None]
+    ) -> Solution:
+        """Levenberg-Marquardt on the logarithm's residual, all hypotheses in one batch."""
+        embedded = self._similarity.embed_xray(xray).expand(len(poses), -1)
+
+        def linearise(T_camera_ct: Float64[Tensor, "k 4 4"]) -> Residuals:
+            drr = self._renderer.render_with_jacobian(T_camera_ct, self._camera, self._centre_ct, self._voxel_mm)
+            residual, jacobian = self._similarity.residual(embedded, drr.image, drr.jacobian)
+            return Residuals(residual, jacobian, torch.ones_like(residual))
+
+        counted = count()
+
+        def in_the_lead(step: BatchStep) -> None:
+            observe(trace_step(COARSE_STAGE, next(counted), step, int(step.cost.argmin())))
+
+        limits = LevenbergMarquardtSettings(
+            max_iterations=self._settings.max_iterations,
+            step_tolerance=self._settings.step_tolerance_mm,
+            scale=(1.0, 1.0, 1.0, RADIAN_MM, RADIAN_MM, RADIAN_MM),
+        )
+        return minimise(linearise, poses, self._centre_ct, limits, on_iteration=in_the_lead)
+
+    @torch.no_grad()
+    def distance_rad(self, xray: Float[Tensor, "1 1 n n"], T_camera_ct: Float64[Tensor, "1 4 4"]) -> float:
+        """Learned distance between the X-ray and the DRR at a pose."""
+        drr = self._renderer.render(T_camera_ct, self._camera, self._voxel_mm)
+        return float(self._similarity.distance(self._similarity.embed_xray(xray), drr)[0])
