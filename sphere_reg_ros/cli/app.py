@@ -156,6 +156,7 @@ def train(
     variants: Annotated[int | None, typer.Option(help="Deformed patients to make out of each CT, for an agnostic model.")] = None,
     batch: Annotated[int | None, typer.Option(help="Pairs a step and a process.")] = None,
     mixed: Annotated[float | None, typer.Option("--mixed-share", help="Share of the steps computed in bfloat16.")] = None,
+    images: Annotated[int | None, typer.Option("--validation-images", help="Simulated X-rays held out.")] = None,
     tune: Annotated[int, typer.Option("--fine-tune-steps", help="Steps of fine-tuning through the solver.", min=0)] = 0,
     gradient: Annotated[float | None, typer.Option("--gradient-weight", help="Weight of gradient matching; 0 is off.")] = None,
     seed: Seed = 0,
@@ -168,6 +169,7 @@ def train(
 
     def work() -> int:
         sizes = {"steps": steps, "pairs": pairs, "batch": batch, "variants": variants, "seed": seed}
+        sizes |= {"validation_images": images}
         chosen = {**sizes, "mixed_share": mixed, "gradient_weight": gradient, "fine_tune": FineTuneSettings(steps=tune)}
         return train_files(TrainRequest(tuple(ct), out, initial, settings_of(views, **chosen)), quiet)
 

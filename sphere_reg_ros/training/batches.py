@@ -34,7 +34,7 @@ class Patient:
 
 @dataclass(frozen=True)
 class Batch:
-    """X-rays and DRRs of one CT, row i of one near row i of the other.
+    """X-rays and DRRs of one CT, row i of one near row i of the other; the X-rays go on where the DRRs end.
 
     Attributes:
         xray: normalised, randomised.
@@ -44,9 +44,9 @@ class Batch:
         seed: that brings the same batch again.
     """
 
-    xray: Float[Tensor, "b 1 h w"]
+    xray: Float[Tensor, "r 1 h w"]
     drr: Float[Tensor, "b 1 h w"]
-    T_xray: Float64[Tensor, "b 4 4"]
+    T_xray: Float64[Tensor, "r 4 4"]
     T_drr: Float64[Tensor, "b 4 4"]
     centre_ct: Float64[Tensor, "3"]
     jacobian: Float[Tensor, "g 1 6 h w"]
@@ -64,9 +64,10 @@ def draw_batch(patients: Sequence[Patient], camera: Camera, settings: TrainSetti
     generator = torch.Generator().manual_seed(seed)
     patient = patients[int(torch.randint(len(patients), (1,), generator=generator))]
     pairs = patient.pairs
-    index = torch.randperm(len(pairs), generator=generator)[: settings.batch]
+    index = torch.randperm(len(pairs), generator=generator)[: settings.regressor_batch]
     image, mask = randomised_xrays(pairs.materials[index].float(), generator, settings.augmentation)
-    drr, T_drr = pairs.drr[index].float()[:, None], pairs.T_drr[index]
+    encoded = index[: settings.batch]
+    drr, T_drr = pairs.drr[encoded].float()[:, None], pairs.T_drr[encoded]
     count = settings.gradient_batch if settings.gradient_weight > 0.0 else 0
     jacobian = torch.zeros(0, 1, 6, *drr.shape[2:])
     if count:

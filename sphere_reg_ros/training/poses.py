@@ -72,12 +72,16 @@ def sample_range(
 def perturbed(
     ct: CtVolume, camera: Camera, T_camera_ct: Float64[Tensor, "n 4 4"], pose_range: PoseRange, generator: torch.Generator
 ) -> Float64[Tensor, "n 4 4"]:
-    """Each pose moved by the range's spread times a factor between 0.03 and 1, log-uniform; near and far starts alike.
+    """Each pose moved by the range's spread times a factor: half of them log-uniform in 0.03..1, half uniform in 0.7..1.4.
 
-    A move that brings the patient to the source or the detector is halved until it does not.
+    A solver that starts one spread away from a pose that is itself one spread from the middle, and overshoots, meets DRRs far
+    from the middle; it ends near the pose, where small differences count. A move that brings the patient to the source or the
+    detector is halved until it does not.
     """
     n = len(T_camera_ct)
-    scale = torch.exp(torch.rand(n, 1, generator=generator, dtype=torch.float64) * torch.log(torch.tensor(0.03)))
+    drawn, kind = torch.rand(2, n, 1, generator=generator, dtype=torch.float64)
+    near, far = torch.exp(drawn * torch.log(torch.tensor(0.03))), 0.7 + 0.7 * drawn
+    scale = torch.where(kind < 0.5, near, far)
     spread = NEAR_AP if pose_range.rotation_deg < NEAR_AP.rotation_deg else pose_range
     twist = scale * sample_perturbation(generator, spread.rotation_deg, spread.in_plane_mm, spread.depth_mm, n)
     centre = ct.reference_point()

@@ -39,7 +39,8 @@ class TrainSettings:
         variants: deformed patients made out of every CT and trained on instead of it, for an agnostic model; 0 trains on the CTs.
         pairs: rendered X-ray and DRR pairs, shared by the CTs.
         steps: of the optimiser.
-        batch: X-rays, and as many DRRs, a step and a process; all their pairs enter the value loss.
+        batch: X-rays, and as many DRRs, a step and a process, that are encoded; all their pairs enter the value loss.
+        regressor_batch: X-rays that the regressor sees, those included; it is cheaper than the encoder and needs more of them.
         learning_rate: largest; linear warm-up over ``warmup_steps``, then half a cosine to zero.
         weight_decay: of AdamW.
         clip_norm: longest gradient.
@@ -68,7 +69,8 @@ class TrainSettings:
     variants: int = 0
     pairs: int = 16_000
     steps: int = 4500
-    batch: int = 48
+    batch: int = 32
+    regressor_batch: int = 96
     learning_rate: float = 1.5e-3
     warmup_steps: int = 100
     weight_decay: float = 1e-2
@@ -96,6 +98,8 @@ class TrainSettings:
         for name, limit in least.items():
             if getattr(self, name) < limit:
                 raise TrainingSettingsError(f"{name} is {getattr(self, name)}, at least {limit} is needed")
+        if not self.batch <= self.regressor_batch:
+            raise TrainingSettingsError(f"batch {self.batch} is above regressor_batch {self.regressor_batch}: raise the latter")
         if self.pairs < self.batch:
             raise TrainingSettingsError(f"{self.pairs} pairs are fewer than a batch of {self.batch}: lower the batch")
         if not 0.0 <= self.mixed_share <= 1.0:

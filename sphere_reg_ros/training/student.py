@@ -48,11 +48,11 @@ class Student(nn.Module):
         """Losses of a batch."""
         settings = self.settings
         with torch.autocast("cpu", torch.bfloat16, enabled=batch.mixed):
-            xray = _full(self.encoder(batch.xray, "xray"))
+            xray = _full(self.encoder(batch.xray[: len(batch.drr)], "xray"))
             drr = self._encode_drr(batch.drr)
             pose = PosePrediction(*(value.float() for value in self.regressor(batch.xray)))
         everything = Embedding(*(torch.cat(pair) for pair in zip(xray, drr, strict=True)))
-        T_all = torch.cat((batch.T_xray, batch.T_drr))
+        T_all = torch.cat((batch.T_xray[: len(batch.drr)], batch.T_drr))
         ours = all_pairs(self.geometry, everything, drr)
         wanted = pose_distance(T_all[:, None], batch.T_drr[None], batch.centre_ct, settings.metric, settings.R_mm).to(ours.dtype)
         # A DRR is at distance zero from itself whatever the weights.
