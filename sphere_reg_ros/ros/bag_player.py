@@ -62,8 +62,8 @@ class BagPlayer(Node):
         for topic, kind, _, _ in recorded:
             if topic not in self._played:
                 self._played[topic] = self.create_publisher(_message_class(kind), topic, _quality(topic))
-        while self._value("wait_for_registration") and rclpy.ok() and not self._ct_loaded.wait(0.1):
-            pass
+        if self._value("wait_for_registration"):
+            self._wait_for_registration()
         time.sleep(QUIET_S)
         for loop in _counted(loops):
             self._play(recorded, rate)
@@ -72,6 +72,14 @@ class BagPlayer(Node):
             self.get_logger().info(f"played {path}, time {loop + 1}")
         # The last result's pictures follow it.
         time.sleep(QUIET_S)
+
+    def _wait_for_registration(self) -> None:
+        """Until there is a CT, and somebody takes the X-rays: the first one would be lost else, on a busy machine."""
+        taken = [one for topic, one in self._played.items() if topic in (IMAGE_TOPIC, INFO_TOPIC)]
+        while rclpy.ok() and not (self._ct_loaded.wait(0.1) and all(one.get_subscription_count() > 0 for one in taken)):
+            if self._ct_loaded.is_set():
+                self.get_logger().info(f"waiting for somebody to take {IMAGE_TOPIC} and {INFO_TOPIC}", once=True)
+            time.sleep(0.1)
 
     def _play(self, recorded: list[tuple[str, str, int, bytes]], rate: float) -> None:
         first_ns, began = recorded[0][2], time.monotonic()
