@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from sphere_reg_ros import __version__
+from sphere_reg_ros.geometry import se3
 from sphere_reg_ros.geometry.camera import Camera
 from sphere_reg_ros.imaging.ct import CtVolume
 from sphere_reg_ros.imaging.xray import XrayImage, to_line_integral, validate_xray
@@ -28,6 +29,8 @@ from sphere_reg_ros.registration.settings import RegistrationSettings
 from sphere_reg_ros.registration.truncation import TruncationMap
 
 PHOTOMETRIC_MODEL_ID = "photometric"
+RIVAL_SHARE = 0.97
+"""Of the similarity of the best pose, from which another pose is as likely."""
 
 
 @dataclass(frozen=True)
@@ -148,14 +151,15 @@ class RegistrationPipeline:
         for plan in plans:
             start = plan.find(clock, observe)
             attempts.append(self._attempt(solver, pyramids, relative, start, plan, clock, observe))
-            if not attempts[-1].verdict.reasons:
+            if not attempts[-1].verdict.reasons and attempts[-1].verdict.probability >= self.settings.gate.sure_probability:
                 break
         best = max(attempts, key=lambda attempt: (not attempt.verdict.reasons, attempt.verdict.scores["similarity"]))
         verdict = best.verdict
+        reasons = verdict.reasons or self._rivals(best, attempts)
         return RegistrationResult(
             T_camera_ct=best.solution.T_camera_ct[0].cpu().numpy(),
-            accepted=not verdict.reasons,
-            reasons=verdict.reasons,
+            accepted=not reasons,
+            reasons=reasons,
             covariance=verdict.covariance,
             probability=verdict.probability,
             expected_error_mm=verdict.expected_error_mm,
@@ -169,6 +173,17 @@ class RegistrationPipeline:
             centre_ct=self.centre_ct.numpy(),
             camera=camera,
         )
+
+    def _rivals(self, best: _Attempt, attempts: Sequence[_Attempt]) -> tuple[str, ...]:
+        """Why an acceptable pose is not to be trusted: another start led elsewhere and explains the X-ray as well or better."""
+        ours, points = best.solution.T_camera_ct[0], self._bone_points_mm
+        for other in attempts:
+            theirs = other.solution.T_camera_ct[0]
+            apart_mm = float((se3.transform_points(ours, points) - se3.transform_points(theirs, points)).norm(dim=1).mean())
+            ours_like, theirs_like = (one.verdict.scores["similarity"] for one in (best, other))
+            if apart_mm > self.settings.gate.same_pose_mm and theirs_like >= RIVAL_SHARE * ours_like:
+                return (f"ambiguous: a pose {apart_mm:.1f} mm away is as similar ({theirs_like:.2f}, this one {ours_like:.2f})",)
+        return ()
 
     def _see(self, view: View) -> Seen:
         validate_xray(view.xray, view.camera)

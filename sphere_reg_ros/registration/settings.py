@@ -107,6 +107,8 @@ class GateSettings:
     Attributes:
         min_probability: calibrated probability that the mean error is below 2 mm, see
             :mod:`sphere_reg_ros.registration.probability`.
+        sure_probability: below it, the next way to start is tried too, and the poses are compared.
+        same_pose_mm: mean distance of bone up to which two poses are the same answer.
         min_overlap_share: share of the X-ray's valid pixels that the CT explains.
         max_expected_error_mm: root mean square error of the bone that the covariance implies.
         max_last_step_mm: a pose that still moves further an iteration has not converged.
@@ -114,9 +116,11 @@ class GateSettings:
     """
 
     min_probability: float = 0.85
+    sure_probability: float = 0.99
+    same_pose_mm: float = 2.0
     min_overlap_share: float = 0.15
     max_expected_error_mm: float = 1.0
-    max_last_step_mm: float = 0.3
+    max_last_step_mm: float = 0.15
     covariance_scale: float = 4.1
 
 
