@@ -79,6 +79,11 @@ def validate_xray(xray: XrayImage, camera: Camera | None = None) -> None:
         if high == 0.0:
             raise EmptyXrayError(f"{name}: every pixel is zero; was the beam on?")
         raise ConstantXrayError(f"{name}: every pixel is {high:g}; the image shows nothing")
+    if not xray.is_attenuation and _open_beam(pixels.cpu().numpy()) <= 0.0:
+        raise EmptyXrayError(
+            f"{name}: hardly a pixel is above zero (values {low:g} to {high:g}); detected intensity is needed, bright where "
+            "nothing attenuates"
+        )
     extreme = low if xray.is_attenuation else high
     share = float((pixels == extreme).to(torch.float32).mean())
     if share > MAX_SATURATED_SHARE:
@@ -104,13 +109,18 @@ def to_line_integral(xray: XrayImage) -> tuple[Float32[Tensor, "h w"], Bool[Tens
         return torch.where(mask, pixels - pixels[mask].min(), torch.zeros_like(pixels)), mask
     values = pixels.cpu().numpy()
     positive = np.maximum(values, 0.0)
-    open_beam = float(np.percentile(positive, 99.5))
+    open_beam = _open_beam(positive)
     dark = positive <= DARK_SHARE * open_beam
     bright = ~(_grown(dark) if dark.any() else dark)
     attenuation = -np.log(np.maximum(positive, DARK_SHARE * open_beam) / open_beam)
     visible = bright & collimation_mask(attenuation)
     line_integral = np.where(visible, attenuation, 0.0).astype(np.float32)
     return torch.from_numpy(line_integral), torch.from_numpy(visible)
+
+
+def _open_beam(pixels: Float32[NDArray[Any], "h w"]) -> float:
+    """The brightest level of an image, but for a few pixels that are noise."""
+    return float(np.percentile(pixels, 99.5))
 
 
 def _grown(dark: Bool[NDArray[Any], "h w"]) -> Bool[NDArray[Any], "h w"]:

@@ -90,6 +90,12 @@ def truncated_png(case: Any) -> dict[str, Any]:
     return {}
 
 
+def two_pages(case: Any) -> dict[str, Any]:
+    path = case.folder / "two.tiff"
+    cv2.imwritemulti(str(path), [case.frame.picture] * 2)
+    return {"xray": path}
+
+
 def with_nan(picture: np.ndarray) -> np.ndarray:
     return np.where(np.arange(128) < 5, np.nan, picture)
 
@@ -123,6 +129,10 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "X-ray constant": (pixels(lambda old: np.full_like(old, 700), "bad.png"), ("bad.png", "every pixel is 700")),
     "X-ray NaN": (pixels(with_nan), ("bad.npy", "640 pixels are NaN")),
     "X-ray infinite": (pixels(lambda old: np.where(old == old.max(), np.inf, old)), ("bad.npy", "infinite")),
+    "X-ray beyond float": (pixels(lambda old: old * 1e300), ("bad.npy", "infinite")),
+    "X-ray negative": (pixels(lambda old: old.astype(float) - 70000.0), ("bad.npy", "above zero")),
+    "X-ray all but black": (pixels(lambda old: np.where(np.arange(old.size).reshape(old.shape) < 9, old, 0)), ("above zero",)),
+    "X-ray of two pages": (two_pages, ("two.tiff", "2 pages")),
     "X-ray saturated": (pixels(saturated, "bad.png"), ("bad.png", "saturated")),
     "no geometry": (given(camera=None), ("xray.png", "--sdd", "--pixel-pitch")),
     "SDD alone": (given(camera=None, sdd=1020), ("--pixel-pitch",)),

@@ -44,6 +44,8 @@ def _read_picture(path: Path) -> NDArray[Any]:
     picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if picture is None:
         raise ImageFileError(f"{path}: cannot be decoded; is the file complete?")
+    if cv2.imcount(str(path)) > 1:
+        raise XrayFormatError(f"{path}: holds {cv2.imcount(str(path))} pages; an X-ray is one, export them one by one")
     if picture.ndim == 3:
         colours = picture[..., :3]
         if not (colours == colours[..., :1]).all():
@@ -68,7 +70,9 @@ def _read_npy(path: Path) -> NDArray[Any]:
 def _as_pixels(path: Path, array: NDArray[Any]) -> torch.Tensor:
     if array.ndim != 2:
         raise XrayFormatError(f"{path}: has shape {array.shape}; an X-ray has two dimensions")
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    # What does not fit is infinite then, and refused with the other pixels that are not finite.
+    with np.errstate(over="ignore"):
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
 
 def _read_dicom(path: Path) -> XrayImage:
