@@ -36,7 +36,7 @@ Ct = Annotated[str, typer.Option("--ct", help="DICOM folder, NIfTI, NRRD, MHA or
 Out = Annotated[Path, typer.Option(help="Folder for the results.")]
 Labels = Annotated[Path | None, typer.Option(help="Label map on the CT's grid.")]
 LandmarksFile = Annotated[Path | None, typer.Option("--landmarks", help="Landmarks in LPS mm: .json, .csv, .fcsv, .mrk.json.")]
-Model = Annotated[Path | None, typer.Option(help="Learned model; the photometric pipeline works without one.")]
+Model = Annotated[Path | None, typer.Option(help="Learned model; without it the shipped or cached one of this CT, if any.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 

@@ -18,10 +18,6 @@ from sphere_reg_ros.imaging.readers import read_ct, read_labels
 Item = TypeVar("Item")
 
 
-class ModelError(InputError):
-    """A learned model that cannot be used."""
-
-
 class OptionError(InputError):
     """Options that contradict each other, or miss one."""
 
@@ -34,12 +30,6 @@ def load_case(ct_path: str, labels: Path | None, landmarks: Path | None) -> tupl
     if labels is not None:
         return ct, landmarks_from_labels(read_labels(labels, ct), ct)
     return ct, None
-
-
-def refuse_model(model: Path | None) -> None:
-    """No learned model is supported yet: say so rather than ignore the option."""
-    if model is not None:
-        raise ModelError(f"--model {model}: this version registers photometrically and takes no model; leave the option out")
 
 
 def make_folder(path: Path) -> Path:

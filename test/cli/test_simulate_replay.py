@@ -240,7 +240,7 @@ def test_replay_refuses(run: Callable, bag: Path, phantom_path: Path, tmp_path: 
         line = run(*replay(path, phantom_path, tmp_path / "out")).complaint()
         for word in words:
             assert word in line, line
-    for others, word in ((("--landmarks", tmp_path / "none.csv"), "none.csv"), (("--model", tmp_path / "m"), "--model")):
+    for others, word in ((("--landmarks", tmp_path / "none.csv"), "none.csv"), (("--model", tmp_path / "m"), "m: no such file")):
         assert word in run(*replay(bag, phantom_path, tmp_path / "out", *others)).complaint()
     assert "none.nii" in run(*replay(bag, tmp_path / "none.nii", tmp_path / "out")).complaint()
     assert not (tmp_path / "out").exists()
