@@ -45,8 +45,8 @@ def test_the_gap_to_the_simulator_is_small(phantom: CtVolume, pairs: Pairs) -> N
         beam = simulate_xray(phantom, Camera.centred(256), T, settings).pixels.numpy()
         target = -np.log(beam).reshape(64, 4, 64, 4).mean((1, 3))
         correlations.append(float((standardised(ours[i]) * standardised(target)).mean()))
-    # Seven of the twelve patients end with the CT; measured on them: 0.996 to 0.999.
-    assert sorted(correlations)[-6] > 0.99
+    # Seven of the twelve patients end with the CT; measured on them: 0.9987 to 0.9999 (on the example's chest: 0.996 to 0.9994).
+    assert sorted(correlations)[-7] > 0.995
 
 
 def test_a_patient_goes_on_beyond_the_ct_in_some_xrays(pairs: Pairs) -> None:
