@@ -88,18 +88,24 @@ def test_pictures_that_are_not_this_xray(kind: str, pipeline: RegistrationPipeli
     check_rejected(pipeline.register(XrayImage(other.contiguous()), Camera.centred(128), ap))
 
 
+@pytest.mark.parametrize("settings", [XraySettings.ideal(), XraySettings.realistic(0)], ids=["ideal", "realistic"])
 def test_from_starts_far_off_it_is_right_or_rejected(
-    pipeline: RegistrationPipeline, phantom: CtVolume, ap: torch.Tensor, error_mm: Callable
+    settings: XraySettings, pipeline: RegistrationPipeline, phantom: CtVolume, ap: torch.Tensor, error_mm: Callable
 ) -> None:
-    """Three times as far as priors are; some cannot be found again, and must say so."""
-    image = XrayImage(radiograph(phantom, ap))
-    twists = sample_perturbation(torch.Generator().manual_seed(5), 35.0, 60.0, 100.0, 12)
+    """Two to three times as far as priors are; some cannot be found again, and must say so.
+
+    Among them are starts that lead to local optima 6 to 12 mm off, where the images agree to three quarters.
+    """
+    image = XrayImage(radiograph(phantom, ap, settings))
+    farthest = sample_perturbation(torch.Generator().manual_seed(5), 35.0, 60.0, 100.0, 6)
+    far = sample_perturbation(torch.Generator().manual_seed(50), 25.0, 40.0, 80.0, 18)
     outcomes = []
-    for twist in twists:
+    for twist in (*farthest, far[2], far[17]):
         result = pipeline.register(image, Camera.centred(128), se3.apply_twist(ap, twist, pipeline.centre_ct))
         outcomes.append((result.accepted, error_mm(result.T_camera_ct, ap)))
     assert not [error for accepted, error in outcomes if accepted and error > WRONG_MM]
-    assert [error for accepted, error in outcomes if not accepted], "a test of rejection needs one"
+    assert not [error for accepted, error in outcomes if not accepted and error < 1.0], "good ones are not sacrificed"
+    assert sum(accepted for accepted, _ in outcomes) >= 2 and not all(accepted for accepted, _ in outcomes)
 
 
 def test_a_start_in_metres_never_gives_an_accepted_pose(
