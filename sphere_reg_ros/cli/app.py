@@ -153,6 +153,7 @@ def train(
     views: Annotated[str, typer.Option("--range", help="near-ap or any-view.")] = "near-ap",
     steps: Annotated[int | None, typer.Option(help="Steps of the optimiser.")] = None,
     pairs: Annotated[int | None, typer.Option(help="Rendered pairs of X-ray and DRR.")] = None,
+    rate: Annotated[float | None, typer.Option("--learning-rate", help="Largest learning rate.")] = None,
     variants: Annotated[int | None, typer.Option(help="Deformed patients to make out of each CT, for an agnostic model.")] = None,
     batch: Annotated[int | None, typer.Option(help="Pairs a step and a process.")] = None,
     mixed: Annotated[float | None, typer.Option("--mixed-share", help="Share of the steps computed in bfloat16.")] = None,
@@ -168,8 +169,8 @@ def train(
     from sphere_reg_ros.training.settings import FineTuneSettings
 
     def work() -> int:
-        sizes = {"steps": steps, "pairs": pairs, "batch": batch, "variants": variants, "seed": seed}
-        sizes |= {"validation_images": images}
+        sizes: dict[str, float | None] = {"steps": steps, "pairs": pairs, "batch": batch, "variants": variants, "seed": seed}
+        sizes |= {"validation_images": images, "learning_rate": rate}
         chosen = {**sizes, "mixed_share": mixed, "gradient_weight": gradient, "fine_tune": FineTuneSettings(steps=tune)}
         return train_files(TrainRequest(tuple(ct), out, initial, settings_of(views, **chosen)), quiet)
 

@@ -57,9 +57,7 @@ class Student(nn.Module):
         wanted = pose_distance(T_all[:, None], batch.T_drr[None], batch.centre_ct, settings.metric, settings.R_mm).to(ours.dtype)
         # A DRR is at distance zero from itself whatever the weights.
         itself = torch.cat((torch.zeros(ours.shape[1], ours.shape[1]), torch.eye(ours.shape[1]))).bool()
-        # Of all pairs one in fifty is near; the solver ends among those.
-        near = value_loss(ours.diagonal(), wanted.diagonal())
-        similarity = value_loss(ours[~itself], wanted[~itself]) + near
+        similarity = value_loss(ours[~itself], wanted[~itself])
         gradient = self._gradient_loss(batch, xray) if len(batch.jacobian) else similarity.new_zeros(())
         error, likelihood = regressor_loss(
             pose.rotation, pose.translation_mm, pose.log_sigma, batch.T_xray, batch.centre_ct
