@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sphere_reg_ros.models.encoder import Encoder, EncoderSettings
 from sphere_reg_ros.models.errors import ModelCardError, ModelFileError, ModelMismatchError
+from sphere_reg_ros.models.plain_volume import PlainVolume, VolumeSettings
 from sphere_reg_ros.models.pose_regressor import PoseRegressor
 
 SUFFIX = ".safetensors"
@@ -68,6 +69,9 @@ class ModelCard:
             raise ModelCardError(f"the model card cannot be read: {error}") from error
         if card.kind not in get_args(ModelKind):
             raise ModelCardError(f"the model card names the kind {card.kind!r}; known are {', '.join(get_args(ModelKind))}")
+        voxel_mm = card.settings.get("voxel_mm") if isinstance(card.settings, dict) else None
+        if not (isinstance(voxel_mm, int | float) and voxel_mm > 0.0):
+            raise ModelCardError(f"the model card says voxel_mm = {voxel_mm!r}; the voxel size of its DRRs in mm is needed")
         return cls(**{**card.__dict__, "ct_sha256": tuple(card.ct_sha256)})
 
 
@@ -77,12 +81,14 @@ class LearnedModel:
 
     Attributes:
         path: where it was read from.
+        volume: the learned residual on the CT, for the volume that the similarity renders; none leaves the CT as it is.
     """
 
     encoder: Encoder
     regressor: PoseRegressor
     card: ModelCard
     path: Path
+    volume: PlainVolume | None = None
 
     @property
     def name(self) -> str:
@@ -103,11 +109,13 @@ class LearnedModel:
             )
 
 
-def save(path: Path, encoder: Encoder, regressor: PoseRegressor, card: ModelCard) -> None:
+def save(path: Path, encoder: Encoder, regressor: PoseRegressor, card: ModelCard, volume: PlainVolume | None = None) -> None:
     """Write a model; an interrupted write leaves what was there."""
     from safetensors.torch import save_file
 
     modules: dict[str, nn.Module] = {"encoder": encoder, "regressor": regressor}
+    if volume is not None:
+        modules["volume"] = volume
     tensors = {
         f"{prefix}.{name}": value.detach().cpu().contiguous()
         for prefix, module in modules.items()
@@ -118,6 +126,8 @@ def save(path: Path, encoder: Encoder, regressor: PoseRegressor, card: ModelCard
         "card": json.dumps(asdict(card), sort_keys=True),
         "encoder": json.dumps(asdict(encoder.settings), sort_keys=True),
     }
+    if volume is not None:
+        metadata["volume"] = json.dumps(asdict(volume.settings), sort_keys=True)
     partial = path.with_name(path.name + ".partial")
     save_file(tensors, partial, metadata)
     # safetensors writes for its owner alone; an installed model is for everybody.
@@ -137,14 +147,17 @@ def load(path: Path) -> LearnedModel:
     try:
         settings = EncoderSettings(**json.loads(metadata["encoder"]))
         encoder, regressor = Encoder(settings), PoseRegressor()
-        for prefix, module in (("encoder.", encoder), ("regressor.", regressor)):
+        volume = PlainVolume(VolumeSettings(**json.loads(metadata["volume"]))) if "volume" in metadata else None
+        modules: dict[str, nn.Module | None] = {"encoder.": encoder, "regressor.": regressor, "volume.": volume}
+        present = {prefix: module for prefix, module in modules.items() if module is not None}
+        for prefix, module in present.items():
             own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
             module.load_state_dict(own)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelCardError(f"{path}: weights and settings do not fit each other: {error}") from error
-    for module in (encoder, regressor):
+    for module in present.values():
         module.eval().requires_grad_(False)
-    return LearnedModel(encoder, regressor, card, path)
+    return LearnedModel(encoder, regressor, card, path, volume)
 
 
 def read_card(path: Path) -> ModelCard:
@@ -166,8 +179,12 @@ def find_model(ct_sha256: str, explicit: Path | None = None) -> LearnedModel | N
     cards = list(_known_cards())
     own = [path for path, card in cards if card.kind == "patient_specific" and ct_sha256 in card.ct_sha256]
     agnostic = [path for path, card in cards if card.kind == "agnostic"]
-    chosen = (own + agnostic)[:1]
-    return load(chosen[0]) if chosen else None
+    for path in own + agnostic:
+        try:
+            return load(path)
+        except (ModelFileError, ModelCardError):
+            continue
+    return None
 
 
 def _known_cards() -> Iterator[tuple[Path, ModelCard]]:

@@ -15,6 +15,7 @@ from sphere_reg_ros.models import checkpoint
 from sphere_reg_ros.models.checkpoint import ModelCard, find_model, load, read_card, save
 from sphere_reg_ros.models.encoder import Encoder, EncoderSettings
 from sphere_reg_ros.models.errors import ModelCardError, ModelFileError, ModelMismatchError
+from sphere_reg_ros.models.plain_volume import PlainVolume, VolumeSettings
 from sphere_reg_ros.models.pose_regressor import PoseRegressor
 
 CARD = ModelCard(
@@ -26,7 +27,7 @@ CARD = ModelCard(
     training_minutes=0.5,
     versions={"torch": "2"},
     validation={"images": 4, "regressor_mm": [1.0, 2.0, 3.0]},
-    settings={"R_mm": 250.0},
+    settings={"R_mm": 250.0, "voxel_mm": 4.0},
 )
 
 
@@ -48,6 +49,16 @@ def test_weights_sizes_and_card_come_back(path: Path) -> None:
     assert model.card == CARD
     assert read_card(path) == CARD
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_the_residual_on_the_ct_comes_back(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    target, volume = tmp_path / "two.safetensors", PlainVolume(VolumeSettings(scalars=3, vectors=1, tensors=0, kernel=3))
+    save(target, Encoder(), PoseRegressor(), CARD, volume)
+    read = load(target).volume
+    assert read is not None
+    field = torch.rand(1, 5, 6, 7) * 0.02
+    assert torch.equal(read(field), volume(field))
 
 
 def test_a_missing_file_is_said_so(tmp_path: Path) -> None:
