@@ -51,6 +51,17 @@ def test_before_there_is_a_ct_or_an_sdd(client: Any, start: Any, end_process: An
     assert code == 0 and "Traceback" not in output, output
 
 
+def test_a_named_model_that_is_not_there(client: Any, start: Any, end_process: Any, phantom_path: Path) -> None:
+    process = start("registration_node", "-p", "model:=/nowhere/model.safetensors")
+    client.wait_for_node()
+    answer = client.load_ct(phantom_path)
+    assert not answer.success
+    assert "/nowhere/model.safetensors" in answer.message and "\n" not in answer.message
+    client.wait(lambda: client.diagnosis().get("last error") == answer.message, "the error in diagnostics")
+    code, output = end_process(process)
+    assert code == 0 and "Traceback" not in output, output
+
+
 @pytest.fixture(scope="module")
 def node(client: Any, start: Any, phantom_path: Path) -> Any:
     """A node with the phantom loaded, active."""
