@@ -56,8 +56,11 @@ class AttenuationVolume:
         """Linear attenuation of a CT, 1/mm, at its own resolution."""
         from sphere_reg_ros.imaging.attenuation import hu_to_mu
 
-        values = hu_to_mu(ct.hu).to(torch.float32)
-        return AttenuationVolume(values[None].contiguous(), ct.T_ct_voxel.to(torch.float64))
+        values = torch.empty(1, *ct.hu.shape, dtype=torch.float32)
+        # Slice by slice: the intermediate results of a whole CT would take four times its memory.
+        for index, plane in enumerate(ct.hu):
+            values[0, index] = hu_to_mu(plane)
+        return AttenuationVolume(values, ct.T_ct_voxel.to(torch.float64))
 
     @property
     def channels(self) -> int:

@@ -109,12 +109,13 @@ class CtVolume:
 
     @cached_property
     def _body_corners(self) -> Float64[Tensor, "8 3"]:
-        tissue = self.hu > TISSUE_HU
+        # NumPy counts without a wider copy of the mask.
+        tissue = (self.hu > TISSUE_HU).numpy()
         bounds = []
         for axis in (2, 1, 0):
             others = tuple(other for other in range(3) if other != axis)
-            share = tissue.to(torch.float32).mean(others)
-            inside = torch.nonzero(share > CORNER_TOLERANCE).flatten()
+            share = tissue.sum(others) / (tissue.size / tissue.shape[axis])
+            inside = np.flatnonzero(share > CORNER_TOLERANCE)
             last = self.hu.shape[axis] - 1
             bounds.append((float(inside[0]), float(inside[-1])) if len(inside) else (0.0, float(last)))
         corners = torch.cartesian_prod(*(torch.tensor(bound, dtype=torch.float64) for bound in bounds))

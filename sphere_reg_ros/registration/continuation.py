@@ -9,6 +9,7 @@ whose depth follows from the width of the cut.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import chain
 
 import torch
@@ -76,11 +77,23 @@ def extended(volume: AttenuationVolume, depths_mm: FaceDepths) -> tuple[Attenuat
     return AttenuationVolume(values.contiguous(), T_ct_voxel), (z, y, x)
 
 
-def averaged_with_faces(volume: AttenuationVolume, factors: tuple[int, int, int]) -> AttenuationVolume:
-    """Downsample a volume; boxes that stick out of the grid repeat the face instead of averaging it with air."""
-    beyond = [-size % factor for size, factor in zip(reversed(volume.values.shape[1:]), factors, strict=True)]
-    values = functional.pad(volume.values[None], (0, beyond[0], 0, beyond[1], 0, beyond[2]), mode="replicate")[0]
-    return AttenuationVolume(values, volume.T_ct_voxel).downsampled(factors)
+def averaged_with_faces(
+    volume: AttenuationVolume, factors: tuple[int, int, int], of_slab: Callable[[Tensor], Tensor] = torch.clone
+) -> AttenuationVolume:
+    """Downsample a function of a volume; boxes that stick out of the grid repeat the face instead of averaging it with air."""
+    fx, fy, fz = factors
+    depth, height, width = volume.values.shape[1:]
+    gaps = (0, -width % fx, 0, -height % fy)
+    planes = []
+    # Slab by slab: copies of a whole CT would take more memory than the registration.
+    for first in range(0, depth, fz):
+        slab = of_slab(volume.values[:, first : first + fz])
+        missing = fz - slab.shape[1]
+        mean = (slab.sum(1) + missing * slab[:, -1]) / fz
+        planes.append(functional.avg_pool2d(functional.pad(mean[None], gaps, mode="replicate")[0], (fy, fx)))
+    scale = torch.diag(torch.tensor([fx, fy, fz, 1.0], dtype=torch.float64))
+    scale[:3, 3] = torch.tensor([(factor - 1) / 2 for factor in factors], dtype=torch.float64)
+    return AttenuationVolume(torch.stack(planes, dim=1).contiguous(), volume.T_ct_voxel @ scale)
 
 
 def continued(volume: AttenuationVolume, factors: tuple[int, int, int]) -> AttenuationVolume:
@@ -91,9 +104,8 @@ def continued(volume: AttenuationVolume, factors: tuple[int, int, int]) -> Atten
 
 def outside_tissue(volume: AttenuationVolume, factors: tuple[int, int, int]) -> AttenuationVolume:
     """The patient's continuation alone: one where there is tissue outside the CT, zero inside the CT."""
-    tissue = volume.values > TISSUE_PER_MM
-    depths_mm = face_depths_mm(tissue[0], volume.T_ct_voxel)
-    indicator = AttenuationVolume(tissue.to(torch.float32), volume.T_ct_voxel)
-    outside, inside = extended(averaged_with_faces(indicator, factors), depths_mm)
+    depths_mm = face_depths_mm(volume.values[0] > TISSUE_PER_MM, volume.T_ct_voxel)
+    indicator = averaged_with_faces(volume, factors, lambda slab: (slab > TISSUE_PER_MM).to(torch.float32))
+    outside, inside = extended(indicator, depths_mm)
     outside.values[(slice(None), *inside)] = 0.0
     return outside

@@ -116,7 +116,7 @@ class GateSettings:
     """
 
     min_probability: float = 0.85
-    sure_probability: float = 0.99
+    sure_probability: float = 0.997
     same_pose_mm: float = 2.0
     min_overlap_share: float = 0.15
     max_expected_error_mm: float = 1.0

@@ -43,7 +43,8 @@ def read_volume(path: Path) -> tuple[Float[Tensor, "z y x"], Float64[Tensor, "4 
     except RuntimeError as error:
         raise ImageFileError(f"{path}: cannot be read ({_last_line(error)})") from error
     size = [length for length in image.GetSize() if length > 1] if image.GetDimension() > 3 else image.GetSize()
-    array = sitk.GetArrayFromImage(image).reshape(tuple(reversed(size)))
+    # A view: a float64 file of a whole CT is large enough once.
+    array = sitk.GetArrayViewFromImage(image).reshape(tuple(reversed(size)))
     return _compact(path, array), _voxel_to_lps(image)
 
 
@@ -73,14 +74,15 @@ def _compact(path: Path, array: NDArray[Any]) -> Float[Tensor, "z y x"]:
         return torch.from_numpy(array.astype(np.int16 if small else np.float32))
     if array.dtype.kind != "f":
         raise CtContentError(f"{path}: holds values of type {array.dtype}; a CT holds numbers")
-    if not np.isfinite(array).all():
+    if not all(np.isfinite(plane).all() for plane in array):
         raise CtContentError(f"{path}: holds NaN or infinite values; replace them, by -1000 outside the patient")
-    values = array.astype(np.float32)
-    rounded = np.rint(values)
     # Many tools store integers as floats; int16 halves the memory and keeps one hash for one CT.
-    if np.array_equal(values, rounded) and float(rounded.min()) >= -32768 and float(rounded.max()) <= 32767:
-        return torch.from_numpy(rounded.astype(np.int16))
-    return torch.from_numpy(values)
+    return torch.from_numpy(array.astype(np.int16 if all(map(_is_int16, array)) else np.float32))
+
+
+def _is_int16(plane: NDArray[Any]) -> bool:
+    values = plane.astype(np.float32)
+    return bool((values == np.rint(values)).all()) and float(values.min()) >= -32768 and float(values.max()) <= 32767
 
 
 def _last_line(error: RuntimeError) -> str:
