@@ -159,6 +159,7 @@ def train(
     mixed: Annotated[float | None, typer.Option("--mixed-share", help="Share of the steps computed in bfloat16.")] = None,
     images: Annotated[int | None, typer.Option("--validation-images", help="Simulated X-rays held out.")] = None,
     tune: Annotated[int, typer.Option("--fine-tune-steps", help="Steps of fine-tuning through the solver.", min=0)] = 0,
+    equivariant: Annotated[bool, typer.Option("--equivariant", help="Learn a residual on the CT with that.")] = False,
     gradient: Annotated[float | None, typer.Option("--gradient-weight", help="Weight of gradient matching; 0 is off.")] = None,
     seed: Seed = 0,
     debug: Debug = False,
@@ -171,7 +172,8 @@ def train(
     def work() -> int:
         sizes: dict[str, float | None] = {"steps": steps, "pairs": pairs, "batch": batch, "variants": variants, "seed": seed}
         sizes |= {"validation_images": images, "learning_rate": rate}
-        chosen = {**sizes, "mixed_share": mixed, "gradient_weight": gradient, "fine_tune": FineTuneSettings(steps=tune)}
+        tuning = FineTuneSettings(steps=tune, equivariant=equivariant)
+        chosen = {**sizes, "mixed_share": mixed, "gradient_weight": gradient, "fine_tune": tuning}
         return train_files(TrainRequest(tuple(ct), out, initial, settings_of(views, **chosen)), quiet)
 
     _run(work, seed, debug)

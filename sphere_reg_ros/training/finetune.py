@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64
@@ -19,6 +21,7 @@ from sphere_reg_ros.geometry import se3
 from sphere_reg_ros.geometry.camera import Camera
 from sphere_reg_ros.geometry.views import sample_perturbation
 from sphere_reg_ros.models.canonical import normalise
+from sphere_reg_ros.models.equivariant_volume import EquivariantVolume
 from sphere_reg_ros.optim.levenberg_marquardt import LevenbergMarquardtSettings, Residuals, minimise
 from sphere_reg_ros.similarity.learned import LearnedSimilarity
 from sphere_reg_ros.training.augmentation import randomised_xrays
@@ -42,32 +45,56 @@ def fine_tune(
     settings: TrainSettings,
     on_step: Callable[[int, float], None],
 ) -> None:
-    """Change the encoder's weights in place; the regressor stays.
+    """Change the encoder's weights in place, and add the residual on the CT if it is asked for; the regressor stays.
 
     Raises:
         NotFiniteLossError: the loss became NaN or infinite.
     """
     tuning = settings.fine_tune
-    optimiser = torch.optim.Adam(student.encoder.parameters(), tuning.learning_rate)
+    groups: list[dict[str, Any]] = [{"params": list(student.encoder.parameters()), "lr": tuning.learning_rate}]
+    if tuning.equivariant:
+        torch.manual_seed(settings.seed)
+        student.volume = EquivariantVolume()
+        groups.append({"params": list(student.volume.parameters()), "lr": tuning.volume_learning_rate})
+    optimiser = torch.optim.Adam(groups)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, tuning.steps)
+    learned = [parameter for group in groups for parameter in group["params"]]
     for step in range(tuning.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = 0.5 * tuning.learning_rate * (1.0 + math.cos(math.pi * step / tuning.steps))
         seed = FIRST_SEED + settings.seed * 1_000_003 + step
         generator = torch.Generator().manual_seed(seed)
         patient = patients[int(torch.randint(len(patients), (1,), generator=generator))]
         xray, T_true, T_start = draw_starts(patient, settings, tuning.batch, generator)
         similarity = LearnedSimilarity(student.encoder, student.geometry)
-        loss = end_pose_loss(similarity, patient, camera, settings.voxel_mm, xray, T_true, T_start, tuning.evaluations)
+        view = CoarseView(student.renderer(patient.renderer.volume), camera, patient.centre_ct, settings.voxel_mm)
+        loss = end_pose_loss(similarity, view, xray, T_true, T_start, tuning.evaluations)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise NotFiniteLossError(f"the loss of fine-tuning is {value:g} at step {step}, batch seed {seed}")
         optimiser.zero_grad()
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(student.encoder.parameters(), tuning.clip_norm)
+        norm = nn.utils.clip_grad_norm_(learned, tuning.clip_norm)
         # A solver whose system was nearly singular has no useful gradient.
         if bool(torch.isfinite(norm)):
             optimiser.step()
+        decay.step()
         on_step(step + 1, value)
+
+
+@dataclass(frozen=True)
+class CoarseView:
+    """What renders the DRRs of the coarse stage.
+
+    Attributes:
+        renderer: of the CT, or of the learned field on it; autograd reaches its values.
+        camera: the canonical camera.
+        centre_ct: the CT's reference point, LPS mm.
+        step_mm: along the ray.
+    """
+
+    renderer: Renderer
+    camera: Camera
+    centre_ct: Float64[Tensor, "3"]
+    step_mm: float
 
 
 def draw_starts(
@@ -85,9 +112,7 @@ def draw_starts(
 
 def end_pose_loss(
     similarity: LearnedSimilarity,
-    patient: Patient,
-    camera: Camera,
-    step_mm: float,
+    view: CoarseView,
     xray: Float[Tensor, "n 1 h w"],
     T_true: Float64[Tensor, "n 4 4"],
     T_start: Float64[Tensor, "n 4 4"],
@@ -95,14 +120,13 @@ def end_pose_loss(
 ) -> Float64[Tensor, ""]:
     """Mean of ``log(1 + e / 5 mm)`` over the starts, e the error of the pose that the solver ends at, 1 rad as 100 mm."""
     target = similarity.embed_xray(xray)
-    renderer: Renderer = patient.renderer
 
     def linearise(T: Float64[Tensor, "n 4 4"]) -> Residuals:
-        drr = renderer.render_with_jacobian(T, camera, patient.centre_ct, step_mm)
+        drr = view.renderer.render_with_jacobian(T, view.camera, view.centre_ct, view.step_mm)
         residual, jacobian = similarity.residual(target, drr.image, drr.jacobian)
         return Residuals(residual, jacobian, torch.ones_like(residual))
 
-    T_end = minimise(linearise, T_start, patient.centre_ct, LevenbergMarquardtSettings(max_iterations=evaluations)).T
-    twist = se3.twist_between(T_end, T_true, patient.centre_ct)
+    T_end = minimise(linearise, T_start, view.centre_ct, LevenbergMarquardtSettings(max_iterations=evaluations)).T
+    twist = se3.twist_between(T_end, T_true, view.centre_ct)
     error_mm = (twist[:, :3].square().sum(1) + (ROTATION_ARM_MM * twist[:, 3:]).square().sum(1)).add(1e-6).sqrt()
     return torch.log1p(error_mm / HALF_WAY_MM).mean()

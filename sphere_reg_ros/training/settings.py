@@ -21,6 +21,8 @@ class FineTuneSettings:
         evaluations: of the unrolled solver, the first included.
         learning_rate: falls to zero by half a cosine.
         clip_norm: longest gradient; unrolled solvers have long ones at times.
+        equivariant: learn an equivariant residual on the CT's attenuation along with the encoder.
+        volume_learning_rate: of that residual, which starts small.
     """
 
     steps: int = 0
@@ -28,6 +30,8 @@ class FineTuneSettings:
     evaluations: int = 5
     learning_rate: float = 1e-4
     clip_norm: float = 0.5
+    equivariant: bool = False
+    volume_learning_rate: float = 3e-3
 
 
 @dataclass(frozen=True)

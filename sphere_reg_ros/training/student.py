@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sphere_reg_ros.drr.renderer import Renderer, make_renderer
+from sphere_reg_ros.drr.volume import AttenuationVolume
 from sphere_reg_ros.models.canonical import normalise
 from sphere_reg_ros.models.encoder import Embedding, Encoder
+from sphere_reg_ros.models.equivariant_volume import EquivariantVolume
 from sphere_reg_ros.models.pose_regressor import PosePrediction, PoseRegressor
 from sphere_reg_ros.similarity.geometry import Geometry
 from sphere_reg_ros.training.batches import Batch
@@ -37,12 +41,13 @@ class Losses(NamedTuple):
 
 
 class Student(nn.Module):
-    """What is trained."""
+    """What is trained; ``volume`` comes with fine-tuning."""
 
     def __init__(self, encoder: Encoder, regressor: PoseRegressor, geometry: Geometry, settings: TrainSettings) -> None:
         super().__init__()
         self.encoder, self.regressor = encoder, regressor
         self.geometry, self.settings = geometry, settings
+        self.volume: EquivariantVolume | None = None
 
     def forward(self, batch: Batch) -> Losses:
         """Losses of a batch."""
@@ -64,6 +69,12 @@ class Student(nn.Module):
         )
         total = similarity + settings.gradient_weight * gradient + error + LIKELIHOOD_WEIGHT * likelihood
         return Losses(total, similarity, gradient, error)
+
+    def renderer(self, attenuation: AttenuationVolume) -> Renderer:
+        """Renders a CT as the similarity sees it: with the learned residual, once there is one."""
+        if self.volume is None:
+            return make_renderer(attenuation)
+        return make_renderer(replace(attenuation, values=self.volume(attenuation.values)))
 
     def _encode_drr(self, lines: Float[Tensor, "b 1 h w"]) -> Embedding:
         return _full(self.encoder(normalise(lines, torch.ones_like(lines)), "drr"))

@@ -106,14 +106,17 @@ def train_model(
         listener.validated(outcome.steps, figures)
     if peers.leads:
         card = _card(cts, settings, outcome, figures, (time.monotonic() - started) / 60.0)
-        save(out, outcome.student.encoder, outcome.student.regressor, card)
+        volume = None if outcome.student.volume is None else outcome.student.volume.plain()
+        save(out, outcome.student.encoder, outcome.student.regressor, card, volume)
     return figures
 
 
 def figures_of(student: Student, patient: Patient, data: HeldOut, camera: Camera, settings: TrainSettings) -> Figures:
     """Regressor and coarse stage on the held-out X-rays."""
     regressor = regressor_figures(student.regressor, data)
-    return coarse_figures(student.encoder, student.geometry, patient.renderer, camera, settings.voxel_mm, data, regressor)
+    with torch.no_grad():
+        renderer = student.renderer(patient.renderer.volume)
+    return coarse_figures(student.encoder, student.geometry, renderer, camera, settings.voxel_mm, data, regressor)
 
 
 def _patients(
