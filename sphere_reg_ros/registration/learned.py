@@ -40,6 +40,8 @@ class LearnedStages:
         self._voxel_mm = float(model.card.settings["voxel_mm"])
         x, y, z = (max(1, round(self._voxel_mm / spacing)) for spacing in ct.spacing_mm)
         volume = AttenuationVolume.from_ct(ct).downsampled((x, y, z))
+        if model.volume is not None:
+            volume = model.volume.applied(volume)
         self._renderer: Renderer = make_renderer(volume.to(device), backend=backend, device=device)
 
     def see(self, line_integral: Float[Tensor, "h w"], mask: Bool[Tensor, "h w"], camera: Camera) -> Float[Tensor, "1 1 n n"]:
