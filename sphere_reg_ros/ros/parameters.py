@@ -39,6 +39,12 @@ REGISTRATION_PARAMETERS = (
     NodeParameter("landmarks_path", "", "landmarks in LPS mm", read_only=True),
     NodeParameter("device", "auto", "where to compute", choices=("auto", "cpu", "cuda"), read_only=True),
     NodeParameter("model", "", "learned model; empty: shipped or cached one of the CT; none: photometric only", read_only=True),
+    NodeParameter(
+        "min_probability", 0.85, "least probability of an error below 2 mm to be accepted", limits=(0.0, 1.0), read_only=True
+    ),
+    NodeParameter(
+        "max_expected_error_mm", 1.0, "largest error of the bone that the covariance may imply", limits=(0.05, 50.0), read_only=True
+    ),
     NodeParameter("ct_frame", "ct", "child frame of the published TF", read_only=True),
     NodeParameter("anchor_frame", "", "parent frame of the published TF; empty is the camera's own frame"),
     NodeParameter("publish_tf", True, "publish accepted poses on /tf"),

@@ -19,7 +19,7 @@ from sphere_reg_ros.imaging.xray import XrayImage
 from sphere_reg_ros.models.checkpoint import LearnedModel, find_model
 from sphere_reg_ros.registration.pipeline import RegistrationPipeline
 from sphere_reg_ros.registration.result import RegistrationResult, TraceStep
-from sphere_reg_ros.registration.settings import RegistrationSettings
+from sphere_reg_ros.registration.settings import GateSettings, RegistrationSettings
 from sphere_reg_ros.ros.errors import NoCtError, StaleImageError
 
 EXAMPLE = "example"
@@ -56,8 +56,15 @@ def choose_model(ct: CtVolume, model: str) -> LearnedModel | None:
 class RegistrationSession:
     """The state of one node; used by the worker thread alone, except where a method says otherwise."""
 
-    def __init__(self, device: str, seed: int, model: str = "", pipeline_factory: PipelineFactory | None = None) -> None:
-        settings = RegistrationSettings(seed=seed)
+    def __init__(
+        self,
+        device: str,
+        seed: int,
+        model: str = "",
+        pipeline_factory: PipelineFactory | None = None,
+        gate: GateSettings | None = None,
+    ) -> None:
+        settings = RegistrationSettings(seed=seed, gate=gate or GateSettings())
         self._make_pipeline = pipeline_factory or (lambda ct: RegistrationPipeline(ct, settings, device, choose_model(ct, model)))
         self.pipeline: RegistrationPipeline | None = None
         self.ct: CtVolume | None = None
@@ -71,7 +78,8 @@ class RegistrationSession:
     @classmethod
     def configured(cls, value: Callable[[str], Any], pipeline_factory: PipelineFactory | None) -> RegistrationSession:
         """A session with a node's parameters."""
-        return cls(value("device"), value("seed"), value("model"), pipeline_factory)
+        limits = {name: value(name) for name in ("min_probability", "max_expected_error_mm")}
+        return cls(value("device"), value("seed"), value("model"), pipeline_factory, GateSettings(**limits))
 
     def load_ct(self, path: str, labels_path: str, landmarks_path: str) -> CtVolume:
         """Load another CT; the one that is there stays where anything about the new one is wrong.
