@@ -180,6 +180,29 @@ def train(
 
 
 @app.command()
+def evaluate(
+    suite: Annotated[str, typer.Option(help="quick or builtin.")],
+    out: Out,
+    ct: Annotated[list[str] | None, typer.Option("--ct", help="CTs to evaluate on instead of the example.")] = None,
+    method: Annotated[list[str] | None, typer.Option("--method", help="Methods; all without it.")] = None,
+    images: Annotated[int | None, typer.Option(help="X-rays per CT and spread of starts.", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; one a core without it.", min=1)] = None,
+    seed: Seed = 0,
+    debug: Debug = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare methods on many X-rays; a run that was stopped goes on where it was."""
+
+    def work() -> int:
+        from sphere_reg_ros.cli.evaluate import EvaluateRequest, evaluate_suite
+
+        request = EvaluateRequest(suite, out, tuple(ct or ()), tuple(method or ()), images, workers, seed)
+        return evaluate_suite(request, quiet)
+
+    _run(work, seed, debug)
+
+
+@app.command()
 def info(seed: Seed = 0, debug: Debug = False, quiet: Quiet = False) -> None:
     """Versions, devices, backends, ROS distribution."""
     from sphere_reg_ros.cli.info import print_info

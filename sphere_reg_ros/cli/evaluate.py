@@ -1,0 +1,63 @@
+"""``sphere_reg evaluate``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from sphere_reg_ros.cli.app import DONE
+from sphere_reg_ros.cli.common import make_folder, say
+from sphere_reg_ros.evaluation.rows import key_of, read_rows
+from sphere_reg_ros.evaluation.runner import remaining, run_tasks
+from sphere_reg_ros.evaluation.suite_report import write_suite
+from sphere_reg_ros.evaluation.suites import tasks_of
+from sphere_reg_ros.evaluation.work import perform
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """What the command was asked for."""
+
+    suite: str
+    out: Path
+    cts: tuple[str, ...]
+    methods: tuple[str, ...]
+    images: int | None
+    workers: int | None
+    seed: int
+
+
+def evaluate_suite(request: EvaluateRequest, quiet: bool) -> int:
+    """Do what is left of a suite, then write its tables, figures and report."""
+    tasks = tasks_of(request.suite, request.cts, request.methods, request.seed, request.images)
+    folder = make_folder(request.out)
+    results = folder / "results.csv"
+    left = len(remaining(tasks, results))
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    console = Console(stderr=True, quiet=quiet)
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
+        bar = progress.add_task(request.suite, total=len(tasks), completed=len(tasks) - left)
+        workers = request.workers or max(1, min(os.cpu_count() or 1, left))
+        run_tasks(tasks, results, workers, commit_of_tree(), lambda _: progress.advance(bar), perform)
+    keys = {task.key: number for number, task in enumerate(tasks)}
+    rows = sorted((row for row in read_rows(results) if key_of(row) in keys), key=lambda row: keys[key_of(row)])
+    write_suite(rows, folder, f"Suite {request.suite}")
+    say((folder / "tables.md").read_text(encoding="utf-8"), quiet)
+    return DONE
+
+
+def commit_of_tree() -> str:
+    """The commit of the source tree that this package is run from, ``-`` where it is installed."""
+    here = Path(__file__).resolve().parent.parent.parent
+    if not (here / ".git").exists():
+        return "-"
+    try:
+        command = ["git", "-C", str(here), "rev-parse", "--short", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "-"

@@ -1,0 +1,84 @@
+"""The methods by name; each is made for one CT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from time import perf_counter
+
+import torch
+
+from sphere_reg_ros.evaluation.baselines.adam_ncc import adam_ncc
+from sphere_reg_ros.evaluation.baselines.cma_gradient_ncc import cma_gradient_ncc
+from sphere_reg_ros.evaluation.baselines.powell_gradient_ncc import powell_gradient_ncc
+from sphere_reg_ros.evaluation.errors import MethodNameError, MissingModelError, nearest
+from sphere_reg_ros.evaluation.problem import Answer, Method, Problem, TracePoint
+from sphere_reg_ros.imaging.ct import CtVolume
+from sphere_reg_ros.models.checkpoint import find_model
+from sphere_reg_ros.registration.pipeline import RegistrationPipeline
+from sphere_reg_ros.registration.pyramid import VolumePyramid
+from sphere_reg_ros.registration.result import TraceStep
+
+Factory = Callable[[CtVolume, VolumePyramid], Method]
+
+
+def photometric(ct: CtVolume, volumes: VolumePyramid) -> Method:
+    """This package without a learned model: Levenberg-Marquardt on locally normalised images, from the given start."""
+    del volumes  # the pipeline builds its own, with the patient's continuation
+    return _registered_by(RegistrationPipeline(ct, device="cpu"))
+
+
+def spherical(ct: CtVolume, volumes: VolumePyramid) -> Method:
+    """This package with the CT's learned model, spherical similarity before the photometric levels.
+
+    It starts from the regressor's guess and around the given start, and keeps what is more similar.
+
+    Raises:
+        MissingModelError: no model is known for the CT.
+    """
+    del volumes
+    model = find_model(ct.sha256)
+    if model is None:
+        raise MissingModelError(f"{ct.source}: no model for this CT is shipped or cached: make one with 'sphere_reg train --ct'")
+    return _registered_by(RegistrationPipeline(ct, device="cpu", model=model))
+
+
+def _registered_by(pipeline: RegistrationPipeline) -> Method:
+    pipeline.prepare()
+
+    def register(problem: Problem) -> Answer:
+        began = perf_counter()
+        times: dict[bytes, float] = {}
+
+        def observe(step: TraceStep) -> None:
+            times.setdefault(step.T_camera_ct.tobytes(), 1e3 * (perf_counter() - began))
+
+        result = pipeline.register(problem.xray, problem.camera, problem.T_start, on_iteration=observe)
+        points = [TracePoint(0, 0.0, problem.T_start)]
+        for number, step in enumerate(result.trace, 1):
+            when = times.get(step.T_camera_ct.tobytes(), points[-1].time_ms)
+            points.append(TracePoint(number, when, torch.from_numpy(step.T_camera_ct)))
+        return Answer(torch.from_numpy(result.T_camera_ct), result.accepted, result.iterations, tuple(points))
+
+    return register
+
+
+METHODS: Mapping[str, Factory] = {
+    "photometric": photometric,
+    "spherical": spherical,
+    "adam-ncc": adam_ncc,
+    "cma-gradient-ncc": cma_gradient_ncc,
+    "powell-gradient-ncc": powell_gradient_ncc,
+}
+WITHOUT_MODEL = ("photometric", "adam-ncc", "cma-gradient-ncc", "powell-gradient-ncc")
+"""What every CT can be registered with."""
+
+
+def check_method(name: str) -> str:
+    """The name of a method.
+
+    Raises:
+        MethodNameError: there is none of that name; the nearest one is told.
+    """
+    if name not in METHODS:
+        raise MethodNameError(f"no method '{name}': {nearest(name, METHODS)}")
+    return name
