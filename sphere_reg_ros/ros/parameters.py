@@ -43,7 +43,7 @@ REGISTRATION_PARAMETERS = (
         "min_probability", 0.85, "least probability of an error below 2 mm to be accepted", limits=(0.0, 1.0), read_only=True
     ),
     NodeParameter(
-        "max_expected_error_mm", 1.0, "largest error of the bone that the covariance may imply", limits=(0.05, 50.0), read_only=True
+        "max_expected_error_mm", 1.0, "largest bone error that the covariance may imply", limits=(0.05, 50.0), read_only=True
     ),
     NodeParameter("ct_frame", "ct", "child frame of the published TF", read_only=True),
     NodeParameter("anchor_frame", "", "parent frame of the published TF; empty is the camera's own frame"),
