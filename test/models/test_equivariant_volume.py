@@ -97,25 +97,38 @@ def test_air_stays_air() -> None:
     assert float(network().branch(torch.zeros(1, 9, 9, 9)).detach().abs().max()) == 0.0
 
 
-def test_it_learns() -> None:
-    """An isotropic target, the Laplacian, which combines neighbours in a way that turns with nothing."""
+def trained(net: EquivariantVolume | PlainVolume, rate: float) -> float:
+    """Fit the Laplacian, which turns with nothing; the relative squared error at the end, 1 for a branch of zeros."""
     volume = smooth_volume(4)
     padded = torch.nn.functional.pad(volume, (1,) * 6)
-    neighbours = sum(
-        torch.roll(padded, shift, dim)[:, 1:-1, 1:-1, 1:-1] for dim in (1, 2, 3) for shift in (1, -1)
-    )
+    neighbours = sum(torch.roll(padded, shift, dim)[:, 1:-1, 1:-1, 1:-1] for dim in (1, 2, 3) for shift in (1, -1))
     target = neighbours - 6.0 * volume
-    net = network()
-    optimiser = torch.optim.Adam(net.parameters(), 3e-2)
-    losses = []
-    for _ in range(30):
+    steps = 60
+    optimiser = torch.optim.Adam(net.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
+    for _ in range(steps):
         loss = (net.branch(volume) - target).square().mean() / target.square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < 0.5 * losses[0]
-    assert disagreement(net, grid_rotations()[7]) < 1e-3
+        schedule.step()
+    return float(loss.detach())
+
+
+def test_a_trained_branch_turns_and_a_trained_plain_one_does_not() -> None:
+    """Both fit the same target about as well (0.04 and 0.03 measured), so that neither passes by saying nothing."""
+    ours, plain = network(), plain_network()
+    assert trained(ours, 0.1) < 0.1 and trained(plain, 3e-3) < 0.1
+    volume = smooth_volume(1)
+    for net in (ours, plain):
+        assert float((net.branch(volume).norm() / volume.norm()).detach()) > 0.1
+    rotations = Rotation.random(3, random_state=5).as_matrix()
+    # Measured: 0.02 at most against 0.15 at least; what is left of ours is the sampling of the filters and the cubic turn.
+    assert max(disagreement(ours, rotation) for rotation in rotations) < 0.05
+    assert min(disagreement(plain, rotation) for rotation in rotations) > 0.1
+    quarter = grid_rotations()[7]
+    assert disagreement(ours, quarter) < 1e-4
+    assert disagreement(plain, quarter) > 0.05
 
 
 def test_sizes_that_cannot_be_are_refused() -> None:
