@@ -82,9 +82,9 @@ class LearnedSettings:
     """The stages before the photometric ones, where a model is given.
 
     Attributes:
-        regressor: start from the regressor's guess; else from the prior or a search.
-        coarse: refine the starts on the learned similarity.
-        hypotheses: poses that are refined together, the regressor's own included.
+        regressor: start from the regressor's guess and poses drawn from the uncertainty that it states.
+        coarse: where that fails, refine the starts on the learned similarity first.
+        hypotheses: the regressor's pose and those drawn around it.
         keep: how many of them go on to the photometric levels.
         first_level: photometric level that follows; the coarsest one is not needed after the learned stages.
         max_iterations: renderings allowed.
@@ -93,7 +93,7 @@ class LearnedSettings:
 
     regressor: bool = True
     coarse: bool = True
-    hypotheses: int = 8
+    hypotheses: int = 16
     keep: int = 2
     first_level: int = 1
     max_iterations: int = 10
