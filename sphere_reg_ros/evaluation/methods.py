@@ -31,16 +31,14 @@ def photometric(ct: CtVolume, volumes: VolumePyramid) -> Method:
     return _registered_by(RegistrationPipeline(ct, device="cpu"))
 
 
-def spherical(ct: CtVolume, volumes: VolumePyramid) -> Method:
-    """This package with the CT's learned model, spherical similarity before the photometric levels.
-
-    It starts from the regressor's guess and around the given start, and keeps what is more similar.
+def learned(ct: CtVolume, volumes: VolumePyramid) -> Method:
+    """This package with the CT's learned model, from the X-ray alone: the start is not used.
 
     Raises:
         MissingModelError: no model is known for the CT.
     """
     del volumes
-    return _registered_by(RegistrationPipeline(ct, device="cpu", model=_model_of(ct)))
+    return _registered_by(RegistrationPipeline(ct, device="cpu", model=_model_of(ct)), from_the_start=False)
 
 
 def regressor(ct: CtVolume, volumes: VolumePyramid) -> Method:
@@ -67,7 +65,7 @@ def _model_of(ct: CtVolume) -> LearnedModel:
     return model
 
 
-def _registered_by(pipeline: RegistrationPipeline) -> Method:
+def _registered_by(pipeline: RegistrationPipeline, from_the_start: bool = True) -> Method:
     pipeline.prepare()
 
     def register(problem: Problem) -> Answer:
@@ -77,7 +75,8 @@ def _registered_by(pipeline: RegistrationPipeline) -> Method:
         def observe(step: TraceStep) -> None:
             times.setdefault(step.T_camera_ct.tobytes(), 1e3 * (perf_counter() - began))
 
-        result = pipeline.register(problem.xray, problem.camera, problem.T_start, on_iteration=observe)
+        T_initial = problem.T_start if from_the_start else None
+        result = pipeline.register(problem.xray, problem.camera, T_initial, on_iteration=observe)
         points = [TracePoint(0, 0.0, problem.T_start)]
         for number, step in enumerate(result.trace, 1):
             when = times.get(step.T_camera_ct.tobytes(), points[-1].time_ms)
@@ -89,7 +88,7 @@ def _registered_by(pipeline: RegistrationPipeline) -> Method:
 
 METHODS: Mapping[str, Factory] = {
     "photometric": photometric,
-    "spherical": spherical,
+    "learned": learned,
     "regressor": regressor,
     "adam-ncc": adam_ncc,
     "cma-gradient-ncc": cma_gradient_ncc,
