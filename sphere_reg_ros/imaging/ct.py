@@ -109,15 +109,18 @@ class CtVolume:
 
     @cached_property
     def _body_corners(self) -> Float64[Tensor, "8 3"]:
-        # NumPy counts without a wider copy of the mask.
-        tissue = (self.hu > TISSUE_HU).numpy()
+        x, y, z = self.size
+        counts = (np.zeros(x), np.zeros(y), np.zeros(z))
+        # Plane by plane: a mask of the whole CT would be computed from a float copy of it.
+        for k, plane in enumerate(self.hu.numpy()):
+            tissue = plane > TISSUE_HU
+            counts[0][:] += tissue.sum(0)
+            counts[1][:] += tissue.sum(1)
+            counts[2][k] = tissue.sum()
         bounds = []
-        for axis in (2, 1, 0):
-            others = tuple(other for other in range(3) if other != axis)
-            share = tissue.sum(others) / (tissue.size / tissue.shape[axis])
-            inside = np.flatnonzero(share > CORNER_TOLERANCE)
-            last = self.hu.shape[axis] - 1
-            bounds.append((float(inside[0]), float(inside[-1])) if len(inside) else (0.0, float(last)))
+        for count, others in zip(counts, (y * z, x * z, x * y), strict=True):
+            inside = np.flatnonzero(count / others > CORNER_TOLERANCE)
+            bounds.append((float(inside[0]), float(inside[-1])) if len(inside) else (0.0, len(count) - 1.0))
         corners = torch.cartesian_prod(*(torch.tensor(bound, dtype=torch.float64) for bound in bounds))
         return corners @ self.T_ct_voxel[:3, :3].T + self.T_ct_voxel[:3, 3]
 
