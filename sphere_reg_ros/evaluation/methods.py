@@ -70,16 +70,17 @@ def _registered_by(pipeline: RegistrationPipeline, from_the_start: bool = True) 
 
     def register(problem: Problem) -> Answer:
         began = perf_counter()
-        times: dict[bytes, float] = {}
+        times: dict[tuple[str, int], float] = {}
 
         def observe(step: TraceStep) -> None:
-            times.setdefault(step.T_camera_ct.tobytes(), 1e3 * (perf_counter() - began))
+            # All hypotheses take an iteration together; of a stage that is run again, the later time is the one to claim.
+            times[step.stage, step.iteration] = 1e3 * (perf_counter() - began)
 
         T_initial = problem.T_start if from_the_start else None
         result = pipeline.register(problem.xray, problem.camera, T_initial, on_iteration=observe)
         points = [TracePoint(0, 0.0, problem.T_start)]
         for number, step in enumerate(result.trace, 1):
-            when = times.get(step.T_camera_ct.tobytes(), points[-1].time_ms)
+            when = max(points[-1].time_ms, times[step.stage, step.iteration])
             points.append(TracePoint(number, when, torch.from_numpy(step.T_camera_ct)))
         return Answer(torch.from_numpy(result.T_camera_ct), result.accepted, result.iterations, tuple(points))
 

@@ -38,6 +38,9 @@ def test_a_method_finds_the_phantom(name: str, phantom_path: object, frames: lis
     assert mtre_mm(answer.T_camera_ct, frame.T_camera_ct, points) < 2.0
     times = [point.time_ms for point in answer.trace]
     assert times == sorted(times) and answer.iterations > 0
+    # Nothing but the start is there at no time: a figure of convergence must not claim what was found later.
+    assert times[0] == 0.0 and min(times[1:]) > 0.0
+    torch.testing.assert_close(answer.trace[0].T_camera_ct, frame.T_prior)
 
 
 def test_powell_climbs(phantom_path: object, frames: list) -> None:
