@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import signal
 import struct
 import sys
 import threading
@@ -13,19 +12,17 @@ from typing import Any
 
 import rclpy
 from builtin_interfaces.msg import Time
-from rclpy.executors import ExternalShutdownException
-from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from visualization_msgs.msg import MarkerArray
 
-from sphere_reg_ros.errors import InputError
 from sphere_reg_ros.msg import RegistrationResult
 from sphere_reg_ros.ros import conversions
 from sphere_reg_ros.ros.bags import GEOMETRY_TOPIC, IMAGE_TOPIC, INFO_TOPIC, PRIOR_TOPIC, TF_TOPIC, read_serialised
 from sphere_reg_ros.ros.errors import BagError
 from sphere_reg_ros.ros.parameters import PLAYER_PARAMETERS, declare
 from sphere_reg_ros.ros.publishing import LATCHED
+from sphere_reg_ros.ros.working_node import WorkingNode, run_to_the_end
 
 STATIC_TF_TOPIC = "/tf_static"
 TOPICS = (GEOMETRY_TOPIC, PRIOR_TOPIC, INFO_TOPIC, IMAGE_TOPIC, TF_TOPIC, STATIC_TF_TOPIC)
@@ -35,7 +32,7 @@ QUIET_S = 1.0
 """Discovery of new publishers before the first message, and work of the receivers after the last."""
 
 
-class BagPlayer(Node):
+class BagPlayer(WorkingNode):
     """Publishes what a bag recorded of the C-arm; what was recorded of a registration stays unplayed."""
 
     def __init__(self, **options: Any) -> None:
@@ -134,35 +131,7 @@ def _quality(topic: str) -> QoSProfile:
 
 def main(args: list[str] | None = None) -> int:
     """Play until the end or until told to stop."""
-    rclpy.init(args=args)
-    node = None
-    problem: list[InputError] = []
-    try:
-        node = BagPlayer()
-        playing = threading.Thread(target=_run, args=(node, problem), daemon=True)
-        playing.start()
-        while playing.is_alive():
-            rclpy.spin_once(node, timeout_sec=0.2)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except (ValueError, rclpy.exceptions.ParameterException) as error:
-        print(f"bag_player: {error}", file=sys.stderr)
-        return 2
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
-    for one in problem:
-        print(f"bag_player: {one}", file=sys.stderr)
-    return 2 if problem else 0
-
-
-def _run(node: BagPlayer, problem: list[InputError]) -> None:
-    try:
-        node.run()
-    except InputError as error:
-        problem.append(error)
+    return run_to_the_end("bag_player", BagPlayer, args)
 
 
 if __name__ == "__main__":

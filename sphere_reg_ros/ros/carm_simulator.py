@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 import time
@@ -10,15 +9,12 @@ from typing import Any
 
 import rclpy
 from geometry_msgs.msg import PoseWithCovarianceStamped
-from rclpy.executors import ExternalShutdownException
-from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
-from sphere_reg_ros.errors import InputError
 from sphere_reg_ros.imaging.simulated_series import SeriesSettings, SimulatedSeries
 from sphere_reg_ros.msg import CArmGeometry
 from sphere_reg_ros.msg import RegistrationResult as RegistrationResultMsg
@@ -26,6 +22,7 @@ from sphere_reg_ros.ros import conversions
 from sphere_reg_ros.ros.parameters import CARM_PARAMETERS, declare
 from sphere_reg_ros.ros.publishing import LATCHED
 from sphere_reg_ros.ros.session import EXAMPLE, open_ct
+from sphere_reg_ros.ros.working_node import WorkingNode, run_to_the_end
 
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 PRIOR_LEAD_S = 0.3
@@ -33,7 +30,7 @@ PRIOR_LEAD_S = 0.3
 RESULT_TIMEOUT_S = 20.0
 
 
-class CArmSimulator(Node):
+class CArmSimulator(WorkingNode):
     """Publishes a series of simulated X-rays."""
 
     def __init__(self, **options: Any) -> None:
@@ -106,35 +103,7 @@ class CArmSimulator(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Run the C-arm until its series is published and everybody has had time to take it, or until it is told to stop."""
-    rclpy.init(args=args)
-    node = None
-    problem: list[InputError] = []
-    try:
-        node = CArmSimulator()
-        series = threading.Thread(target=_run, args=(node, problem), daemon=True)
-        series.start()
-        while series.is_alive():
-            rclpy.spin_once(node, timeout_sec=0.2)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except (ValueError, rclpy.exceptions.ParameterException) as error:
-        print(f"carm_simulator: {error}", file=sys.stderr)
-        return 2
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
-    for one in problem:
-        print(f"carm_simulator: {one}", file=sys.stderr)
-    return 2 if problem else 0
-
-
-def _run(node: CArmSimulator, problem: list[InputError]) -> None:
-    try:
-        node.run()
-    except InputError as error:
-        problem.append(error)
+    return run_to_the_end("carm_simulator", CArmSimulator, args)
 
 
 if __name__ == "__main__":
