@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import rclpy
@@ -14,12 +15,12 @@ from rclpy.node import Node
 from sphere_reg_ros.errors import InputError
 
 
-class WorkingNode(Node):  # type: ignore[misc]
+class WorkingNode(Node, ABC):  # type: ignore[misc]
     """A node with one piece of work to do."""
 
+    @abstractmethod
     def run(self) -> None:
         """Do the work; the node keeps spinning meanwhile."""
-        raise NotImplementedError
 
 
 def run_to_the_end(name: str, make_node: Callable[[], WorkingNode], args: list[str] | None) -> int:
