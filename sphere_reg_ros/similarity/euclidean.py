@@ -12,6 +12,7 @@ class Euclidean:
     """Straight-line distance; the residual is the difference."""
 
     name = "euclidean"
+    sphere_radius = 1.0
 
     def project(self, raw: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """The vector itself."""

@@ -18,6 +18,8 @@ class Geometry(Protocol):
     """A metric space of embeddings."""
 
     name: str
+    sphere_radius: float
+    """Of the raw sphere whose projection has the unit sphere's great circles, to first order."""
 
     def project(self, raw: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """A network's output as a point of the space."""

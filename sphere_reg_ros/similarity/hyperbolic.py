@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,6 +17,8 @@ class Hyperbolic:
     """Distance ``2 artanh |(-u) ⊕ v|`` with Möbius addition; the residual is the logarithm in a unit frame at ``u``."""
 
     name = "hyperbolic"
+    # A geodesic sphere of radius 2ρ has circles of circumference 2π sinh 2ρ.
+    sphere_radius = 0.5 * math.asinh(1.0)
 
     def project(self, raw: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """The exponential map at the origin, ``tanh(|x|) x / |x|``, kept off the rim."""

@@ -14,6 +14,7 @@ class Spherical:
     """Great-circle distance in rad, and the logarithm ``log_u(v) = φ/sin φ · (v - cos φ · u)`` as the residual."""
 
     name = "spherical"
+    sphere_radius = 1.0
 
     def project(self, raw: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """The direction of a vector."""

@@ -41,6 +41,7 @@ class Batch:
         drr: line integrals, not yet normalised.
         jacobian: of the first rows of ``drr`` by the twist about the CT's centre; no rows without gradient matching.
         mixed: whether the networks compute in bfloat16.
+        encoded: so many X-rays, from the first, are encoded; the others are for the regressor only.
         seed: that brings the same batch again.
     """
 
@@ -51,6 +52,7 @@ class Batch:
     centre_ct: Float64[Tensor, "3"]
     jacobian: Float[Tensor, "g 1 6 h w"]
     mixed: bool
+    encoded: int
     seed: int
 
 
@@ -66,11 +68,12 @@ def draw_batch(patients: Sequence[Patient], camera: Camera, settings: TrainSetti
     pairs = patient.pairs
     index = torch.randperm(len(pairs), generator=generator)[: settings.regressor_batch]
     image, mask = randomised_xrays(pairs.materials[index].float(), generator, settings.augmentation)
-    encoded = index[: settings.batch]
-    drr, T_drr = pairs.drr[encoded].float()[:, None], pairs.T_drr[encoded]
+    near = index[: settings.batch]
+    drr, T_drr = pairs.drr[near].float()[:, None], pairs.T_drr[near]
     count = settings.gradient_batch if settings.gradient_weight > 0.0 else 0
     jacobian = torch.zeros(0, 1, 6, *drr.shape[2:])
     if count:
         with torch.no_grad():
             jacobian = patient.renderer.render_with_jacobian(T_drr[:count], camera, patient.centre_ct, settings.voxel_mm).jacobian
-    return Batch(normalise(image, mask)[:, None], drr, pairs.T_xray[index], T_drr, patient.centre_ct, jacobian, mixed, seed)
+    xray, encoded = normalise(image, mask)[:, None], min(settings.xray_batch, len(index))
+    return Batch(xray, drr, pairs.T_xray[index], T_drr, patient.centre_ct, jacobian, mixed, encoded, seed)

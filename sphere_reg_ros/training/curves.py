@@ -45,7 +45,7 @@ def plot_rows(rows: list[LossRow], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 4))
     steps = [row.step for row in rows]
-    for name in ("similarity", "gradient", "regressor"):
+    for name in ("similarity", "anchor", "gradient", "regressor"):
         values = [getattr(row, name) for row in rows]
         if any(values):
             axes.plot(steps, values, label=name)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from sphere_reg_ros.geometry import se3, so4
-from sphere_reg_ros.geometry.views import SOURCE_TO_CENTRE_MM
+from sphere_reg_ros.geometry.views import SOURCE_TO_CENTRE_MM, view_pose
 from sphere_reg_ros.training.errors import TrainingSettingsError
 
 PoseMetric = Literal["so4", "se3"]
@@ -23,6 +23,8 @@ LENGTH_SCALE_MM = 250.0
 """R: what one radian weighs. At 250 mm in-plane shifts of 30 mm, depths of 60 mm and rotations of 20° all count."""
 VALUE_SOFTENING_RAD = 0.15
 """Nearer pairs are weighted alike; farther ones by the inverse of their distance, or they would drown the near ones."""
+SPHERE_SCALE = 0.5**0.5
+"""Distance on the sphere of two near anchors over that of their poses."""
 ROTATION_ARM_MM = 100.0
 """What a radian of the regressor's error weighs, the distance of a typical landmark from the CT's centre."""
 
@@ -65,6 +67,25 @@ def pose_distance_gradient(
         total = pose_distance(T_xray.detach(), moved, centre_ct, metric, R_mm).sum()
         (gradient,) = torch.autograd.grad(total, twist)
     return gradient
+
+
+def anchors(
+    T_camera_ct: Float64[Tensor, "n 4 4"], centre_ct: Float64[Tensor, "3"], metric: PoseMetric, R_mm: float = LENGTH_SCALE_MM
+) -> Float64[Tensor, "n d"]:
+    """Where poses belong on the unit sphere.
+
+    SO(4) itself lies on one: ``vec(P)/2`` is a point of S¹⁵, and great circles between such points keep the bi-invariance:
+    ``cos φ = tr(PᵀQ)/4 = (cos θ1 + cos θ2)/2``, so that ``φ ≈ d/√2``. An embedding that only knows distances has to find such a
+    place by itself; told it, it needs a fifth of the steps. For SE(3)'s logarithm, which no sphere can hold without distortion:
+    the exponential map of ``(t/R, w)/√2`` at a pole of S⁶.
+    """
+    if metric == "so4":
+        return 0.5 * _embedded(T_camera_ct, centre_ct, R_mm).flatten(1)
+    usual = view_pose(centre_ct.double(), 0.0, 0.0, SOURCE_TO_CENTRE_MM).expand_as(T_camera_ct)
+    twist = se3.twist_between(usual, T_camera_ct, centre_ct)
+    tangent = SPHERE_SCALE * torch.cat((twist[:, :3] / R_mm, twist[:, 3:]), dim=1)
+    angle = tangent.norm(dim=1, keepdim=True)
+    return torch.cat((torch.cos(angle), torch.sinc(angle / torch.pi) * tangent), dim=1)
 
 
 def value_loss(similarity: Float[Tensor, "*b"], distance: Float[Tensor, "*b"]) -> Float[Tensor, ""]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float64
@@ -39,6 +39,11 @@ class PoseRange:
     rotation_deg: float = 20.0
     in_plane_mm: float = 30.0
     depth_mm: float = 60.0
+
+    def widened(self, factor: float) -> PoseRange:
+        """The same views with that many times the normal spread."""
+        wider = {name: factor * getattr(self, name) for name in ("rotation_deg", "in_plane_mm", "depth_mm")}
+        return replace(self, **wider)
 
 
 NEAR_AP = PoseRange()

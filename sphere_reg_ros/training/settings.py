@@ -43,10 +43,13 @@ class TrainSettings:
         variants: deformed patients made out of every CT and trained on instead of it, for an agnostic model; 0 trains on the CTs.
         pairs: rendered X-ray and DRR pairs, shared by the CTs.
         steps: of the optimiser.
-        batch: X-rays, and as many DRRs, a step and a process, that are encoded; all their pairs enter the value loss.
+        spread: factor on the range's normal spread: what the range calls rare must not be what the networks saw least.
+        batch: DRRs a step and a process; each is paired with all other DRRs and all encoded X-rays in the value loss.
+        xray_batch: X-rays that are encoded, the DRRs' own among them: they are the harder half.
         regressor_batch: X-rays that the regressor sees, those included; it is cheaper than the encoder and needs more of them.
-        learning_rate: largest; linear warm-up over ``warmup_steps``, then half a cosine to zero.
-        weight_decay: of AdamW.
+        learning_rate: of AdamW, the largest; linear warm-up over ``warmup_steps``, then half a cosine to zero.
+        matrix_learning_rate: of Muon, which moves the networks' matrices; the same course.
+        weight_decay: of both.
         clip_norm: longest gradient.
         average_decay: of the running average of the weights, which is what is saved.
         mixed_share: of the steps, from the first, in which the networks compute in bfloat16; twice as fast on processors that
@@ -55,6 +58,7 @@ class TrainSettings:
         geometry: of the embeddings: ``spherical``, ``euclidean`` or ``hyperbolic``.
         metric: of the poses: ``so4`` or ``se3``.
         R_mm: length scale of the metric.
+        anchor_weight: of the distance from every embedding to the place where SO(4) itself lies on the sphere.
         gradient_weight: of the gradient matching; 0 leaves it out.
         gradient_batch: pairs a step that it is evaluated on.
         augmentation: of the X-rays.
@@ -71,11 +75,14 @@ class TrainSettings:
 
     pose_range: PoseRange = NEAR_AP
     variants: int = 0
-    pairs: int = 16_000
-    steps: int = 4500
+    pairs: int = 24_000
+    steps: int = 8000
+    spread: float = 1.25
     batch: int = 32
+    xray_batch: int = 64
     regressor_batch: int = 96
     learning_rate: float = 1.5e-3
+    matrix_learning_rate: float = 0.02
     warmup_steps: int = 100
     weight_decay: float = 1e-2
     clip_norm: float = 2.0
@@ -85,6 +92,7 @@ class TrainSettings:
     geometry: str = "spherical"
     metric: PoseMetric = "so4"
     R_mm: float = LENGTH_SCALE_MM
+    anchor_weight: float = 1.0
     gradient_weight: float = 0.0
     gradient_batch: int = 8
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
@@ -102,13 +110,15 @@ class TrainSettings:
         for name, limit in least.items():
             if getattr(self, name) < limit:
                 raise TrainingSettingsError(f"{name} is {getattr(self, name)}, at least {limit} is needed")
-        if not self.batch <= self.regressor_batch:
-            raise TrainingSettingsError(f"batch {self.batch} is above regressor_batch {self.regressor_batch}: raise the latter")
+        if not self.batch <= self.xray_batch <= self.regressor_batch:
+            raise TrainingSettingsError(
+                f"batch {self.batch}, xray_batch {self.xray_batch} and regressor_batch {self.regressor_batch} must not fall"
+            )
         if self.pairs < self.batch:
             raise TrainingSettingsError(f"{self.pairs} pairs are fewer than a batch of {self.batch}: lower the batch")
         if not 0.0 <= self.mixed_share <= 1.0:
             raise TrainingSettingsError(f"mixed_share is {self.mixed_share}, it must lie in 0..1")
-        for name in ("learning_rate", "voxel_mm", "R_mm", "clip_norm"):
+        for name in ("learning_rate", "matrix_learning_rate", "spread", "voxel_mm", "R_mm", "clip_norm"):
             if not getattr(self, name) > 0.0:
                 raise TrainingSettingsError(f"{name} is {getattr(self, name)}, it must be positive")
 

@@ -10,12 +10,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from sphere_reg_ros.training.errors import ResumeError
+from sphere_reg_ros.training.optimiser import Optimiser
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+MOMENT = "moment."
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class LossRow:
     step: int
     loss: float
     similarity: float
+    anchor: float
     gradient: float
     regressor: float
     seconds: float
@@ -34,7 +35,7 @@ def save_state(
     path: Path,
     module: nn.Module,
     average: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
+    optimiser: Optimiser,
     step: int,
     header: dict[str, object],
 ) -> None:
@@ -43,9 +44,7 @@ def save_state(
 
     tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.items()}
-    for name, parameter in module.named_parameters():
-        for moment, value in optimiser.state.get(parameter, {}).items():
-            tensors[f"{moment}.{name}"] = value
+    tensors |= {f"{MOMENT}{name}": value for name, value in optimiser.moments().items()}
     contiguous = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
     partial = path.with_name(path.name + ".partial")
     save_file(contiguous, partial, {"step": str(step), "header": json.dumps(header, sort_keys=True)})
@@ -53,7 +52,7 @@ def save_state(
 
 
 def load_state(
-    path: Path, module: nn.Module, average: dict[str, Tensor], optimiser: torch.optim.Optimizer, header: dict[str, object]
+    path: Path, module: nn.Module, average: dict[str, Tensor], optimiser: Optimiser, header: dict[str, object]
 ) -> int:
     """Bring a training back to where it was.
 
@@ -76,8 +75,5 @@ def load_state(
     module.load_state_dict({name[7:]: value for name, value in tensors.items() if name.startswith("module.")})
     for name in average:
         average[name].copy_(tensors[f"average.{name}"])
-    for name, parameter in module.named_parameters():
-        moments = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS if f"{moment}.{name}" in tensors}
-        if moments:
-            optimiser.state[parameter] = moments
+    optimiser.restore({name[len(MOMENT) :]: value for name, value in tensors.items() if name.startswith(MOMENT)})
     return int(metadata["step"])

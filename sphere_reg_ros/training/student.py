@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from sphere_reg_ros.drr.renderer import Renderer, make_renderer
@@ -18,6 +18,8 @@ from sphere_reg_ros.models.pose_regressor import PosePrediction, PoseRegressor
 from sphere_reg_ros.similarity.geometry import Geometry
 from sphere_reg_ros.training.batches import Batch
 from sphere_reg_ros.training.losses import (
+    SPHERE_SCALE,
+    anchors,
     gradient_loss,
     pose_distance,
     pose_distance_gradient,
@@ -36,6 +38,7 @@ class Losses(NamedTuple):
 
     total: Float[Tensor, ""]
     similarity: Float[Tensor, ""]
+    anchor: Float[Tensor, ""]
     gradient: Float[Tensor, ""]
     regressor: Float[Tensor, ""]
 
@@ -53,28 +56,38 @@ class Student(nn.Module):
         """Losses of a batch."""
         settings = self.settings
         with torch.autocast("cpu", torch.bfloat16, enabled=batch.mixed):
-            xray = _full(self.encoder(batch.xray[: len(batch.drr)], "xray"))
+            xray = _full(self.encoder(batch.xray[: batch.encoded], "xray"))
             drr = self._encode_drr(batch.drr)
             pose = PosePrediction(*(value.float() for value in self.regressor(batch.xray)))
         everything = Embedding(*(torch.cat(pair) for pair in zip(xray, drr, strict=True)))
-        T_all = torch.cat((batch.T_xray[: len(batch.drr)], batch.T_drr))
+        T_all = torch.cat((batch.T_xray[: batch.encoded], batch.T_drr))
         ours = all_pairs(self.geometry, everything, drr)
         wanted = pose_distance(T_all[:, None], batch.T_drr[None], batch.centre_ct, settings.metric, settings.R_mm).to(ours.dtype)
         # A DRR is at distance zero from itself whatever the weights.
-        itself = torch.cat((torch.zeros(ours.shape[1], ours.shape[1]), torch.eye(ours.shape[1]))).bool()
-        similarity = value_loss(ours[~itself], wanted[~itself])
+        itself = torch.cat((torch.zeros(batch.encoded, ours.shape[1]), torch.eye(ours.shape[1]))).bool()
+        similarity = value_loss(ours[~itself] / SPHERE_SCALE, wanted[~itself])
+        anchor = self._anchor_loss(everything, T_all, batch.centre_ct)
         gradient = self._gradient_loss(batch, xray) if len(batch.jacobian) else similarity.new_zeros(())
         error, likelihood = regressor_loss(
             pose.rotation, pose.translation_mm, pose.log_sigma, batch.T_xray, batch.centre_ct
         )
-        total = similarity + settings.gradient_weight * gradient + error + LIKELIHOOD_WEIGHT * likelihood
-        return Losses(total, similarity, gradient, error)
+        total = similarity + settings.anchor_weight * anchor + settings.gradient_weight * gradient
+        return Losses(total + error + LIKELIHOOD_WEIGHT * likelihood, similarity, anchor, gradient, error)
 
     def renderer(self, attenuation: AttenuationVolume) -> Renderer:
         """Renders a CT as the similarity sees it: with the learned residual, once there is one."""
         if self.volume is None:
             return make_renderer(attenuation)
         return make_renderer(replace(attenuation, values=self.volume(attenuation.values)))
+
+    def _anchor_loss(
+        self, embedding: Embedding, T: Float64[Tensor, "n 4 4"], centre_ct: Float64[Tensor, "3"]
+    ) -> Float[Tensor, ""]:
+        """Mean distance to where the poses belong."""
+        place = anchors(T, centre_ct, self.settings.metric, self.settings.R_mm).to(embedding.token.dtype)
+        padded = nn.functional.pad(place, (0, embedding.token.shape[1] - place.shape[1]))
+        target = self.geometry.project(self.geometry.sphere_radius * padded)
+        return self.geometry.distance(self.geometry.project(embedding.token), target).mean()
 
     def _encode_drr(self, lines: Float[Tensor, "b 1 h w"]) -> Embedding:
         return _full(self.encoder(normalise(lines, torch.ones_like(lines)), "drr"))

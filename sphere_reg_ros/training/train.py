@@ -130,7 +130,7 @@ def _patients(
         # Each process renders pairs of its own: together they see more poses.
         seed = settings.seed + 7919 * (number + len(bodies) * peers.rank)
         told = partial(_tell, listener, number * share, len(bodies) * share)
-        pairs = render_pairs(ct, camera, settings.pose_range, share, seed, settings.voxel_mm, told)
+        pairs = render_pairs(ct, camera, settings.pose_range.widened(settings.spread), share, seed, settings.voxel_mm, told)
         patients.append(Patient(pairs, ct.reference_point(), make_renderer(drr_volume(ct, settings.voxel_mm))))
     return patients
 

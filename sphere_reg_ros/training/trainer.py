@@ -1,4 +1,4 @@
-"""The training loop: AdamW, cosine, running average of the weights, states on disk, early stop.
+"""The training loop: Muon and AdamW, cosine, running average of the weights, states on disk, early stop.
 
 Everything drawn at a step is a function of the seed, the step and the process, so that a training that was killed and goes on
 ends where one that was not would have ended.
@@ -20,6 +20,7 @@ from sphere_reg_ros.training.batches import Patient, batch_seed, draw_batch
 from sphere_reg_ros.training.curves import append_row, keep_rows, plot_rows, read_rows
 from sphere_reg_ros.training.distributed import Processes
 from sphere_reg_ros.training.errors import NotFiniteLossError
+from sphere_reg_ros.training.optimiser import Optimiser
 from sphere_reg_ros.training.settings import TrainSettings
 from sphere_reg_ros.training.state import LossRow, load_state, save_state
 from sphere_reg_ros.training.student import Losses, Student
@@ -68,7 +69,7 @@ class Trainer:
         """Make the optimiser, and go on from the state that a killed training left."""
         settings = self.settings
         self._shared = self.peers.shared(self.student)
-        self._optimiser = torch.optim.AdamW(self.student.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+        self._optimiser = Optimiser(self.student, settings)
         self._average = {name: value.detach().clone() for name, value in self.student.state_dict().items()}
         self._state_path = self.folder / "state.safetensors"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -109,8 +110,6 @@ class Trainer:
 
     def _one_step(self) -> Losses:
         settings = self.settings
-        for group in self._optimiser.param_groups:
-            group["lr"] = settings.learning_rate * schedule(self.step, settings)
         seed = batch_seed(settings.seed, self.step, self.peers.rank)
         batch = draw_batch(self.patients, self.camera, settings, seed, self.step < settings.mixed_share * settings.steps)
         losses: Losses = self._shared(batch)
@@ -119,10 +118,10 @@ class Trainer:
                 f"the loss is {_number(losses.total):g} at step {self.step}, batch seed {seed}: training ended; the last good "
                 f"state is {self._state_path}; try a smaller learning rate"
             )
-        self._optimiser.zero_grad()
+        self.student.zero_grad()
         losses.total.backward()
         nn.utils.clip_grad_norm_(self.student.parameters(), settings.clip_norm)
-        self._optimiser.step()
+        self._optimiser.step(schedule(self.step, settings))
         self._track_average()
         return losses
 
@@ -156,8 +155,8 @@ def schedule(step: int, settings: TrainSettings) -> float:
 
 
 def _row(step: int, losses: Losses, seconds: float) -> LossRow:
-    total, similarity, gradient, regressor = (_number(value) for value in losses)
-    return LossRow(step, total, similarity, gradient, regressor, round(seconds, 3))
+    total, similarity, anchor, gradient, regressor = (_number(value) for value in losses)
+    return LossRow(step, total, similarity, anchor, gradient, regressor, round(seconds, 3))
 
 
 def _number(value: Tensor) -> float:
