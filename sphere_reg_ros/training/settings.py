@@ -98,8 +98,8 @@ class TrainSettings:
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     seed: int = 0
     validation_images: int = 24
-    validate_every: int = 500
-    patience: int = 5
+    validate_every: int = 1000
+    patience: int = 8
     checkpoint_seconds: float = 60.0
     fine_tune: FineTuneSettings = field(default_factory=FineTuneSettings)
 
