@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "requirements"
-OF_TORCH = ("nvidia-", "cuda-", "triton")
+OF_TORCH = ("nvidia-", "cuda-")
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ FREE_FOR_ALL = {"__init__", "_version", "errors"}
 
 # Not needed to register an X-ray: on a bare GPU machine none of them is there.
 CORE = ("geometry", "imaging", "drr", "models", "similarity", "optim", "registration", "evaluation")
-OPTIONAL = ("rclpy", "diffdrr", "escnn", "pydicom", "rosbags", "typer")
+OPTIONAL = ("rclpy", "diffdrr", "escnn", "pydicom", "rosbags", "typer", "triton")
 
 # Generated beside the package by the build, not part of the source tree.
 GENERATED = {"msg", "srv", "action"}

