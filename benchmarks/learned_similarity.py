@@ -28,11 +28,12 @@ from sphere_reg_ros.imaging.readers import read_ct
 from sphere_reg_ros.models.canonical import canonical_camera
 from sphere_reg_ros.models.encoder import Encoder
 from sphere_reg_ros.models.pose_regressor import PoseRegressor
+from sphere_reg_ros.registration.coarse import drr_volume
 from sphere_reg_ros.similarity.geometry import make_geometry
 from sphere_reg_ros.similarity.learned import LearnedSimilarity
 from sphere_reg_ros.training.batches import Patient, batch_seed, draw_batch
 from sphere_reg_ros.training.coarse_figures import coarse_poses
-from sphere_reg_ros.training.pairs import drr_volume, render_pairs
+from sphere_reg_ros.training.pairs import render_pairs
 from sphere_reg_ros.training.settings import TrainSettings
 from sphere_reg_ros.training.student import Student
 from sphere_reg_ros.training.trainer import schedule

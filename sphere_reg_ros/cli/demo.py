@@ -27,6 +27,7 @@ AGREEMENT_MM = 1e-3
 START_LIMIT_S = 120.0
 IMAGE_LIMIT_S = 25.0
 """Longer than the C-arm waits for a result."""
+NODES = "sphere_reg_ros.ros"
 REMAPS = [f"{name}:=/carm/{name}" for name in ("image_raw", "camera_info", "carm_geometry", "initial_pose")]
 
 
@@ -47,14 +48,19 @@ def run_demo(out: Path, images: int, seed: int, quiet: bool) -> int:
 
 
 def run_processes(out: Path, images: int, seed: int, quiet: bool) -> None:
-    """Start the three processes, wait for the C-arm's series to end, stop all."""
+    """Start the three processes, wait for the C-arm's series to end, stop all.
+
+    No pose is given: the shipped model starts every registration from the X-ray alone.
+    """
     environment = {**os.environ, "ROS_DOMAIN_ID": str(30 + os.getpid() % 60), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     remaps = [part for remap in REMAPS for part in ("-r", remap)]
     ct = str(example_folder() / "cxr.nii.gz")
     commands = {
-        "recorder": ["-m", "sphere_reg_ros.ros.recorder", str(out / "bag")],
-        "registration": ["-m", "sphere_reg_ros.ros.registration_node", "--ros-args", *remaps, "-p", f"ct_path:={ct}"],
-        "carm": ["-m", "sphere_reg_ros.ros.carm_simulator", "--ros-args", "-p", f"images:={images}", "-p", f"seed:={seed}"],
+        "recorder": ["-m", f"{NODES}.recorder", str(out / "bag")],
+        "registration": [
+            "-m", f"{NODES}.registration_node", "--ros-args", *remaps, *_parameters(ct_path=ct, use_last_pose="false"),
+        ],
+        "carm": ["-m", f"{NODES}.carm_simulator", "--ros-args", *_parameters(images=images, seed=seed, publish_prior="false")],
     }
     running: dict[str, subprocess.Popen[bytes]] = {}
     try:
@@ -79,6 +85,10 @@ def run_processes(out: Path, images: int, seed: int, quiet: bool) -> None:
                 process.wait(15)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _parameters(**values: object) -> list[str]:
+    return [part for name, value in values.items() for part in ("-p", f"{name}:={value}")]
 
 
 def summarise_bag(out: Path, quiet: bool) -> int:

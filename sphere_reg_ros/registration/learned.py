@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from sphere_reg_ros.drr.renderer import Renderer, make_renderer
-from sphere_reg_ros.drr.volume import AttenuationVolume
+from sphere_reg_ros.drr.renderer import make_renderer
 from sphere_reg_ros.geometry import se3
 from sphere_reg_ros.geometry.camera import Camera
 from sphere_reg_ros.imaging.ct import CtVolume
 from sphere_reg_ros.models.canonical import canonical_camera, normalise, to_canonical
 from sphere_reg_ros.models.checkpoint import LearnedModel
-from sphere_reg_ros.optim.levenberg_marquardt import LevenbergMarquardtSettings, Residuals, Solution, minimise
+from sphere_reg_ros.optim.levenberg_marquardt import LevenbergMarquardtSettings, Solution, minimise
 from sphere_reg_ros.optim.levenberg_marquardt import TraceStep as BatchStep
+from sphere_reg_ros.registration.coarse import CoarseView, coarse_problem, drr_volume
 from sphere_reg_ros.registration.levels import RADIAN_MM, trace_step
 from sphere_reg_ros.registration.result import TraceStep
 from sphere_reg_ros.registration.settings import LearnedSettings
-from sphere_reg_ros.similarity.geometry import make_geometry
-from sphere_reg_ros.similarity.learned import LearnedSimilarity
+from sphere_reg_ros.similarity.learned import similarity_of
 
 COARSE_STAGE = "learned coarse"
 
@@ -35,14 +35,12 @@ class LearnedStages:
         self._centre_ct = ct.reference_point().to(torch.float64)
         self._device = device
         self._regressor = model.regressor.to(device)
-        self._similarity = LearnedSimilarity(model.encoder.to(device), make_geometry(model.card.geometry))
-        self._camera = canonical_camera()
-        self._voxel_mm = float(model.card.settings["voxel_mm"])
-        x, y, z = (max(1, round(self._voxel_mm / spacing)) for spacing in ct.spacing_mm)
-        volume = AttenuationVolume.from_ct(ct).downsampled((x, y, z))
+        self._similarity = similarity_of(replace(model, encoder=model.encoder.to(device)))
+        volume = drr_volume(ct, float(model.card.settings["voxel_mm"]))
         if model.volume is not None:
             volume = model.volume.applied(volume)
-        self._renderer: Renderer = make_renderer(volume.to(device), backend=backend, device=device)
+        renderer = make_renderer(volume.to(device), backend=backend, device=device)
+        self._view = CoarseView(renderer, canonical_camera(), self._centre_ct, float(model.card.settings["voxel_mm"]))
 
     def see(self, line_integral: Float[Tensor, "h w"], mask: Bool[Tensor, "h w"], camera: Camera) -> Float[Tensor, "1 1 n n"]:
         """An X-ray as the networks see it."""
@@ -80,12 +78,7 @@ class LearnedStages:
     ) -> Solution:
         """Levenberg-Marquardt on the logarithm's residual, all hypotheses in one batch."""
         embedded = self._similarity.embed_xray(xray).expand(len(poses), -1)
-
-        def linearise(T_camera_ct: Float64[Tensor, "k 4 4"]) -> Residuals:
-            drr = self._renderer.render_with_jacobian(T_camera_ct, self._camera, self._centre_ct, self._voxel_mm)
-            residual, jacobian = self._similarity.residual(embedded, drr.image, drr.jacobian)
-            return Residuals(residual, jacobian, torch.ones_like(residual))
-
+        problem = coarse_problem(self._similarity, self._view, embedded, self._settings.pose_gradient)
         counted = count()
 
         def in_the_lead(step: BatchStep) -> None:
@@ -96,10 +89,10 @@ class LearnedStages:
             step_tolerance=self._settings.step_tolerance_mm,
             scale=(1.0, 1.0, 1.0, RADIAN_MM, RADIAN_MM, RADIAN_MM),
         )
-        return minimise(linearise, poses, self._centre_ct, limits, on_iteration=in_the_lead)
+        return minimise(problem, poses, self._centre_ct, limits, on_iteration=in_the_lead)
 
     @torch.no_grad()
     def distance_rad(self, xray: Float[Tensor, "1 1 n n"], T_camera_ct: Float64[Tensor, "1 4 4"]) -> float:
         """Learned distance between the X-ray and the DRR at a pose."""
-        drr = self._renderer.render(T_camera_ct, self._camera, self._voxel_mm)
+        drr = self._view.renderer.render(T_camera_ct, self._view.camera, self._view.step_mm)
         return float(self._similarity.distance(self._similarity.embed_xray(xray), drr)[0])

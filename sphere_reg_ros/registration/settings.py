@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
+
+PoseGradient = Literal["metric", "encoder"]
+"""Where the learned residual's pose derivative comes from: the bi-invariant metric, or the renderer and the encoder."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class LearnedSettings:
         first_level: photometric level that follows; the coarsest one is not needed after the learned stages.
         max_iterations: renderings allowed.
         step_tolerance_mm: a shorter step ends a hypothesis.
+        pose_gradient: from the bi-invariant metric, or by forward mode through renderer and encoder.
     """
 
     regressor: bool = True
@@ -98,6 +103,7 @@ class LearnedSettings:
     first_level: int = 1
     max_iterations: int = 10
     step_tolerance_mm: float = 0.5
+    pose_gradient: PoseGradient = "metric"
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from sphere_reg_ros.drr.renderer import Renderer
 from sphere_reg_ros.geometry import se3
 from sphere_reg_ros.geometry.camera import Camera
 from sphere_reg_ros.geometry.views import sample_perturbation
 from sphere_reg_ros.models.canonical import normalise
 from sphere_reg_ros.models.equivariant_volume import EquivariantVolume
-from sphere_reg_ros.optim.levenberg_marquardt import LevenbergMarquardtSettings, Residuals, minimise
+from sphere_reg_ros.optim.levenberg_marquardt import LevenbergMarquardtSettings, minimise
+from sphere_reg_ros.registration.coarse import CoarseView, coarse_problem
 from sphere_reg_ros.similarity.learned import LearnedSimilarity
 from sphere_reg_ros.training.augmentation import randomised_xrays
 from sphere_reg_ros.training.batches import Patient
@@ -64,7 +63,7 @@ def fine_tune(
         generator = torch.Generator().manual_seed(seed)
         patient = patients[int(torch.randint(len(patients), (1,), generator=generator))]
         xray, T_true, T_start = draw_starts(patient, settings, tuning.batch, generator)
-        similarity = LearnedSimilarity(student.encoder, student.geometry)
+        similarity = student.similarity()
         view = CoarseView(student.renderer(patient.renderer.volume), camera, patient.centre_ct, settings.voxel_mm)
         loss = end_pose_loss(similarity, view, xray, T_true, T_start, tuning.evaluations)
         value = float(loss.detach())
@@ -78,23 +77,6 @@ def fine_tune(
             optimiser.step()
         decay.step()
         on_step(step + 1, value)
-
-
-@dataclass(frozen=True)
-class CoarseView:
-    """What renders the DRRs of the coarse stage.
-
-    Attributes:
-        renderer: of the CT, or of the learned field on it; autograd reaches its values.
-        camera: the canonical camera.
-        centre_ct: the CT's reference point, LPS mm.
-        step_mm: along the ray.
-    """
-
-    renderer: Renderer
-    camera: Camera
-    centre_ct: Float64[Tensor, "3"]
-    step_mm: float
 
 
 def draw_starts(
@@ -119,13 +101,7 @@ def end_pose_loss(
     evaluations: int,
 ) -> Float64[Tensor, ""]:
     """Mean of ``log(1 + e / 5 mm)`` over the starts, e the error of the pose that the solver ends at, 1 rad as 100 mm."""
-    target = similarity.embed_xray(xray)
-
-    def linearise(T: Float64[Tensor, "n 4 4"]) -> Residuals:
-        drr = view.renderer.render_with_jacobian(T, view.camera, view.centre_ct, view.step_mm)
-        residual, jacobian = similarity.residual(target, drr.image, drr.jacobian)
-        return Residuals(residual, jacobian, torch.ones_like(residual))
-
+    linearise = coarse_problem(similarity, view, similarity.embed_xray(xray))
     T_end = minimise(linearise, T_start, view.centre_ct, LevenbergMarquardtSettings(max_iterations=evaluations)).T
     twist = se3.twist_between(T_end, T_true, view.centre_ct)
     error_mm = (twist[:, :3].square().sum(1) + (ROTATION_ARM_MM * twist[:, 3:]).square().sum(1)).add(1e-6).sqrt()

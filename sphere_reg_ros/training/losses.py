@@ -8,23 +8,17 @@ through the image: ``∂d/∂θ = Jᵀ ∂d/∂I`` with the renderer's exact J.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from sphere_reg_ros.geometry import se3, so4
-from sphere_reg_ros.geometry.views import SOURCE_TO_CENTRE_MM, view_pose
-from sphere_reg_ros.training.errors import TrainingSettingsError
+from sphere_reg_ros.similarity.anchors import LENGTH_SCALE_MM, PoseMetric, PoseMetricError, embedded
 
-PoseMetric = Literal["so4", "se3"]
-LENGTH_SCALE_MM = 250.0
-"""R: what one radian weighs. At 250 mm in-plane shifts of 30 mm, depths of 60 mm and rotations of 20° all count."""
 VALUE_SOFTENING_RAD = 0.15
 """Nearer pairs are weighted alike; farther ones by the inverse of their distance, or they would drown the near ones."""
-SPHERE_SCALE = 0.5**0.5
-"""Distance on the sphere of two near anchors over that of their poses."""
 ROTATION_ARM_MM = 100.0
 """What a radian of the regressor's error weighs, the distance of a typical landmark from the CT's centre."""
 
@@ -38,19 +32,17 @@ def pose_distance(
 ) -> Float64[Tensor, "*b"]:
     """Distance of poses in rad; batches broadcast.
 
-    The embedding is of the CT's centre about the place where it usually is: far from there, SO(4) would see little of a shift.
-
     Raises:
-        TrainingSettingsError: an unknown metric.
+        PoseMetricError: an unknown metric.
     """
     if metric == "so4":
-        return so4.distance(_embedded(T_from, centre_ct, R_mm), _embedded(T_to, centre_ct, R_mm))
+        return so4.distance(embedded(T_from, centre_ct, R_mm), embedded(T_to, centre_ct, R_mm))
     if metric == "se3":
         start, end = torch.broadcast_tensors(T_from, T_to)
         twist = se3.twist_between(start, end, centre_ct)
         squared = twist[..., 3:].square().sum(-1) + twist[..., :3].square().sum(-1) / R_mm**2
         return squared.clamp_min(torch.finfo(squared.dtype).tiny).sqrt()
-    raise TrainingSettingsError(f"unknown pose metric {metric!r}: choose one of {', '.join(get_args(PoseMetric))}")
+    raise PoseMetricError(f"unknown pose metric {metric!r}: choose one of {', '.join(get_args(PoseMetric))}")
 
 
 def pose_distance_gradient(
@@ -67,25 +59,6 @@ def pose_distance_gradient(
         total = pose_distance(T_xray.detach(), moved, centre_ct, metric, R_mm).sum()
         (gradient,) = torch.autograd.grad(total, twist)
     return gradient
-
-
-def anchors(
-    T_camera_ct: Float64[Tensor, "n 4 4"], centre_ct: Float64[Tensor, "3"], metric: PoseMetric, R_mm: float = LENGTH_SCALE_MM
-) -> Float64[Tensor, "n d"]:
-    """Where poses belong on the unit sphere.
-
-    SO(4) itself lies on one: ``vec(P)/2`` is a point of S¹⁵, and great circles between such points keep the bi-invariance:
-    ``cos φ = tr(PᵀQ)/4 = (cos θ1 + cos θ2)/2``, so that ``φ ≈ d/√2``. An embedding that only knows distances has to find such a
-    place by itself; told it, it needs a fifth of the steps. For SE(3)'s logarithm, which no sphere can hold without distortion:
-    the exponential map of ``(t/R, w)/√2`` at a pole of S⁶.
-    """
-    if metric == "so4":
-        return 0.5 * _embedded(T_camera_ct, centre_ct, R_mm).flatten(1)
-    usual = view_pose(centre_ct.double(), 0.0, 0.0, SOURCE_TO_CENTRE_MM).expand_as(T_camera_ct)
-    twist = se3.twist_between(usual, T_camera_ct, centre_ct)
-    tangent = SPHERE_SCALE * torch.cat((twist[:, :3] / R_mm, twist[:, 3:]), dim=1)
-    angle = tangent.norm(dim=1, keepdim=True)
-    return torch.cat((torch.cos(angle), torch.sinc(angle / torch.pi) * tangent), dim=1)
 
 
 def value_loss(similarity: Float[Tensor, "*b"], distance: Float[Tensor, "*b"]) -> Float[Tensor, ""]:
@@ -144,12 +117,6 @@ def regressor_loss(
         error = torch.cat((place - translation_mm, angle), dim=1).abs()
     likelihood = (2.0**0.5 * error * torch.exp(-log_sigma) + log_sigma).mean()
     return (turn + shift).mean(), likelihood
-
-
-def _embedded(T: Float64[Tensor, "*b 4 4"], centre_ct: Float64[Tensor, "3"], R_mm: float) -> Float64[Tensor, "*b 4 4"]:
-    usual = T.new_tensor([0.0, 0.0, SOURCE_TO_CENTRE_MM])
-    place = (T[..., :3, :3] @ centre_ct.to(T)[:, None]).squeeze(-1) + T[..., :3, 3]
-    return so4.embed_mccarthy(se3.from_rotation_translation(T[..., :3, :3], place - usual), R_mm)
 
 
 def _unit(vector: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:

@@ -13,9 +13,9 @@ from jaxtyping import Float16, Float64
 from torch import Tensor
 
 from sphere_reg_ros.drr.renderer import Renderer, make_renderer
-from sphere_reg_ros.drr.volume import AttenuationVolume
 from sphere_reg_ros.geometry.camera import Camera
 from sphere_reg_ros.imaging.ct import CtVolume
+from sphere_reg_ros.registration.coarse import drr_volume
 from sphere_reg_ros.registration.continuation import extended
 from sphere_reg_ros.training.materials import material_volume
 from sphere_reg_ros.training.poses import PoseRange, perturbed, sample_range
@@ -45,12 +45,6 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.T_xray)
-
-
-def drr_volume(ct: CtVolume, voxel_mm: float) -> AttenuationVolume:
-    """The attenuation that the learned similarity renders: the CT averaged to about ``voxel_mm``."""
-    x, y, z = (max(1, round(voxel_mm / spacing)) for spacing in ct.spacing_mm)
-    return AttenuationVolume.from_ct(ct).downsampled((x, y, z))
 
 
 def render_pairs(

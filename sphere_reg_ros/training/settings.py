@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from sphere_reg_ros.similarity.anchors import LENGTH_SCALE_MM, PoseMetric
 from sphere_reg_ros.training.augmentation import AugmentationSettings
 from sphere_reg_ros.training.errors import TrainingSettingsError
-from sphere_reg_ros.training.losses import LENGTH_SCALE_MM, PoseMetric
 from sphere_reg_ros.training.poses import NEAR_AP, PoseRange
 
 

@@ -15,11 +15,11 @@ from sphere_reg_ros.models.canonical import normalise
 from sphere_reg_ros.models.encoder import Embedding, Encoder
 from sphere_reg_ros.models.equivariant_volume import EquivariantVolume
 from sphere_reg_ros.models.pose_regressor import PosePrediction, PoseRegressor
+from sphere_reg_ros.similarity.anchors import SPHERE_SCALE, Anchors
 from sphere_reg_ros.similarity.geometry import Geometry
+from sphere_reg_ros.similarity.learned import LearnedSimilarity
 from sphere_reg_ros.training.batches import Batch
 from sphere_reg_ros.training.losses import (
-    SPHERE_SCALE,
-    anchors,
     gradient_loss,
     pose_distance,
     pose_distance_gradient,
@@ -50,6 +50,7 @@ class Student(nn.Module):
         super().__init__()
         self.encoder, self.regressor = encoder, regressor
         self.geometry, self.settings = geometry, settings
+        self.anchors = Anchors(geometry, encoder.settings.embedding, settings.metric, settings.R_mm)
         self.volume: EquivariantVolume | None = None
 
     def forward(self, batch: Batch) -> Losses:
@@ -74,6 +75,10 @@ class Student(nn.Module):
         total = similarity + settings.anchor_weight * anchor + settings.gradient_weight * gradient
         return Losses(total + error + LIKELIHOOD_WEIGHT * likelihood, similarity, anchor, gradient, error)
 
+    def similarity(self) -> LearnedSimilarity:
+        """What the encoder has learned, as the solver uses it."""
+        return LearnedSimilarity(self.encoder, self.geometry, self.anchors if self.settings.anchor_weight > 0.0 else None)
+
     def renderer(self, attenuation: AttenuationVolume) -> Renderer:
         """Renders a CT as the similarity sees it: with the learned residual, once there is one."""
         if self.volume is None:
@@ -84,9 +89,7 @@ class Student(nn.Module):
         self, embedding: Embedding, T: Float64[Tensor, "n 4 4"], centre_ct: Float64[Tensor, "3"]
     ) -> Float[Tensor, ""]:
         """Mean distance to where the poses belong."""
-        place = anchors(T, centre_ct, self.settings.metric, self.settings.R_mm).to(embedding.token.dtype)
-        padded = nn.functional.pad(place, (0, embedding.token.shape[1] - place.shape[1]))
-        target = self.geometry.project(self.geometry.sphere_radius * padded)
+        target = self.anchors.points(T, centre_ct).to(embedding.token.dtype)
         return self.geometry.distance(self.geometry.project(embedding.token), target).mean()
 
     def _encode_drr(self, lines: Float[Tensor, "b 1 h w"]) -> Embedding:

@@ -18,13 +18,14 @@ from sphere_reg_ros.models.canonical import CANONICAL_PX
 from sphere_reg_ros.models.checkpoint import LearnedModel, ModelCard, save
 from sphere_reg_ros.models.encoder import Encoder
 from sphere_reg_ros.models.pose_regressor import PoseRegressor
+from sphere_reg_ros.registration.coarse import drr_volume
 from sphere_reg_ros.similarity.geometry import make_geometry
 from sphere_reg_ros.training.batches import Patient
 from sphere_reg_ros.training.coarse_figures import coarse_figures
 from sphere_reg_ros.training.deform import deformed
 from sphere_reg_ros.training.distributed import Processes
 from sphere_reg_ros.training.finetune import fine_tune
-from sphere_reg_ros.training.pairs import drr_volume, render_pairs
+from sphere_reg_ros.training.pairs import render_pairs
 from sphere_reg_ros.training.poses import check_range
 from sphere_reg_ros.training.settings import TrainSettings
 from sphere_reg_ros.training.state import LossRow
@@ -116,7 +117,7 @@ def figures_of(student: Student, patient: Patient, data: HeldOut, camera: Camera
     regressor = regressor_figures(student.regressor, data)
     with torch.no_grad():
         renderer = student.renderer(patient.renderer.volume)
-    return coarse_figures(student.encoder, student.geometry, renderer, camera, settings.voxel_mm, data, regressor)
+    return coarse_figures(student.similarity(), renderer, camera, settings.voxel_mm, data, regressor)
 
 
 def _patients(

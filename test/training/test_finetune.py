@@ -13,11 +13,12 @@ from sphere_reg_ros.models.canonical import canonical_camera
 from sphere_reg_ros.models.encoder import Encoder
 from sphere_reg_ros.models.equivariant_volume import EquivariantVolume
 from sphere_reg_ros.models.pose_regressor import PoseRegressor
+from sphere_reg_ros.registration.coarse import drr_volume
 from sphere_reg_ros.similarity.geometry import make_geometry
 from sphere_reg_ros.similarity.learned import LearnedSimilarity
 from sphere_reg_ros.training.batches import Patient
 from sphere_reg_ros.training.finetune import CoarseView, draw_starts, end_pose_loss, fine_tune
-from sphere_reg_ros.training.pairs import drr_volume, render_pairs
+from sphere_reg_ros.training.pairs import render_pairs
 from sphere_reg_ros.training.poses import NEAR_AP
 from sphere_reg_ros.training.settings import FineTuneSettings, TrainSettings
 from sphere_reg_ros.training.student import Student

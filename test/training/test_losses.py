@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
 from sphere_reg_ros.drr.renderer import make_renderer
 from sphere_reg_ros.drr.volume import AttenuationVolume
-from sphere_reg_ros.geometry import se3, so4, views
+from sphere_reg_ros.geometry import se3, views
 from sphere_reg_ros.geometry.camera import Camera
-from sphere_reg_ros.similarity.geometry import make_geometry
-from sphere_reg_ros.training.errors import TrainingSettingsError
+from sphere_reg_ros.similarity.anchors import PoseMetricError
 from sphere_reg_ros.training.losses import (
-    LENGTH_SCALE_MM,
-    SPHERE_SCALE,
-    anchors,
     gradient_loss,
     pose_distance,
     pose_distance_gradient,
@@ -65,7 +60,7 @@ def test_the_gradient_of_the_distance_is_its_difference_quotient(metric: str) ->
 
 
 def test_an_unknown_metric_is_refused() -> None:
-    with pytest.raises(TrainingSettingsError, match="so4"):
+    with pytest.raises(PoseMetricError, match="so4"):
         pose_distance(poses(1, 0), poses(1, 1), CENTRE, "so3")  # type: ignore[arg-type]
 
 
@@ -135,40 +130,3 @@ def test_the_similarity_gradient_reaches_the_volume_through_image_and_jacobian()
     direction = torch.rand(values.shape, generator=generator) - 0.5
     ends = [float(pose_gradient(values + s * 1e-3 * direction)[3].detach()) for s in (1.0, -1.0)]
     assert float((by_voxel * direction).sum()) == pytest.approx((ends[0] - ends[1]) / 2e-3, rel=0.02)
-
-
-def test_anchors_lie_on_the_sphere_as_far_apart_as_their_poses() -> None:
-    a, b = poses(6, 4), poses(6, 5)
-    left, right = (anchors(T, CENTRE, "so4") for T in (a, b))
-    assert left.norm(dim=1).numpy() == pytest.approx(1.0, abs=1e-12)
-    between = torch.arccos((left * right).sum(1))
-    P, Q = (so4.embed_mccarthy(_about_the_usual_place(T), LENGTH_SCALE_MM) for T in (a, b))
-    # tr(PᵀQ) by scipy's principal angles, which know nothing of vec(P).
-    for i in range(6):
-        angles = sorted(np.abs(np.angle(np.linalg.eigvals((P[i].T @ Q[i]).numpy()))))[::2]
-        assert float(between[i]) == pytest.approx(float(np.arccos(np.cos(angles).mean())), abs=1e-9)
-
-
-@pytest.mark.parametrize("metric", ["so4", "se3"])
-def test_near_anchors_are_as_far_apart_as_their_poses_times_the_scale(metric: str) -> None:
-    T = views.ap_pose(CENTRE)[None]
-    moved = se3.apply_twist(T, torch.tensor([[2.0, -3.0, 4.0, 0.01, 0.02, -0.01]], dtype=torch.float64), CENTRE)
-    left, right = (anchors(one, CENTRE, metric) for one in (T, moved))  # type: ignore[arg-type]
-    expected = SPHERE_SCALE * pose_distance(T, moved, CENTRE, metric)  # type: ignore[arg-type]
-    assert float((left - right).norm()) == pytest.approx(float(expected), rel=1e-3)
-
-
-@pytest.mark.parametrize("name", ["spherical", "euclidean", "hyperbolic"])
-def test_projected_anchors_keep_small_distances_in_every_geometry(name: str) -> None:
-    geometry = make_geometry(name)
-    T = poses(1, 6)
-    moved = se3.apply_twist(T, torch.tensor([[1.0, 2.0, -1.0, 0.004, -0.003, 0.005]], dtype=torch.float64), CENTRE)
-    left, right = (geometry.project(geometry.sphere_radius * anchors(one, CENTRE, "so4")) for one in (T, moved))
-    expected = SPHERE_SCALE * pose_distance(T, moved, CENTRE, "so4")
-    assert float(geometry.distance(left, right)) == pytest.approx(float(expected), rel=5e-3)
-
-
-def _about_the_usual_place(T: torch.Tensor) -> torch.Tensor:
-    moved = T.clone()
-    moved[:, :3, 3] = (T[:, :3, :3] @ CENTRE) + T[:, :3, 3] - torch.tensor([0.0, 0.0, views.SOURCE_TO_CENTRE_MM])
-    return moved

@@ -13,12 +13,13 @@ from sphere_reg_ros.imaging.ct import CtVolume
 from sphere_reg_ros.models.canonical import canonical_camera
 from sphere_reg_ros.models.encoder import Encoder
 from sphere_reg_ros.models.pose_regressor import PoseRegressor
+from sphere_reg_ros.registration.coarse import drr_volume
 from sphere_reg_ros.similarity.geometry import make_geometry
 from sphere_reg_ros.training.batches import Patient, batch_seed, draw_batch
 from sphere_reg_ros.training.curves import read_rows
 from sphere_reg_ros.training.distributed import Processes
 from sphere_reg_ros.training.errors import NotFiniteLossError, ResumeError, TrainingSettingsError
-from sphere_reg_ros.training.pairs import drr_volume, render_pairs
+from sphere_reg_ros.training.pairs import render_pairs
 from sphere_reg_ros.training.poses import NEAR_AP
 from sphere_reg_ros.training.settings import TrainSettings
 from sphere_reg_ros.training.state import LossRow
