@@ -81,7 +81,9 @@ def from_rotation_translation(
 ) -> Float[Tensor, "*b 4 4"]:
     """Assemble a rigid transform."""
     upper = torch.cat((rotation, translation[..., None]), dim=-1)
-    bottom = upper.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*upper.shape[:-2], 1, 4)
+    # Not a tensor made from numbers: that would be copied from the host, which a CUDA graph cannot hold.
+    last = upper[..., :1, :]
+    bottom = torch.cat((torch.zeros_like(last[..., :3]), torch.ones_like(last[..., 3:])), dim=-1)
     return torch.cat((upper, bottom), dim=-2)
 
 

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from sphere_reg_ros.geometry import se3
+from sphere_reg_ros.optim.positive_systems import solve_positive
 
 
 class Residuals(NamedTuple):
@@ -114,11 +115,21 @@ class Solution:
     trace: tuple[TraceStep, ...]
 
 
-class _State(NamedTuple):
+class State(NamedTuple):
+    """Where a solve stands between two iterations.
+
+    Attributes:
+        T: ``(b, 4, 4)``.
+        equations: at ``T``, in scaled units.
+        damping, growth: ``(b,)``, λ and what the next rejection multiplies it by.
+        done: ``(b,)``, hypotheses that stay where they are.
+    """
+
     T: Float64[Tensor, "b 4 4"]
     equations: NormalEquations
     damping: Float64[Tensor, " b"]
     growth: Float64[Tensor, " b"]
+    done: Bool[Tensor, " b"]
 
 
 def minimise(
@@ -140,34 +151,61 @@ def minimise(
         on_iteration: told of every iteration; an exception raised in it ends the solve.
     """
     settings = settings or LevenbergMarquardtSettings()
-    unit = 1.0 / torch.tensor(settings.scale, dtype=torch.float64, device=T_initial.device)
-    start = _scaled(linearise(T_initial), unit)
-    ones = torch.ones_like(start.cost)
-    state = _State(T_initial, start, settings.initial_damping * ones, 2.0 * ones)
-    # A start that is not finite has nothing to descend; it stays, and has not converged.
-    done = ~torch.isfinite(start.cost)
+    unit = units(settings, T_initial.device)
+    state = begin(linearise, T_initial, unit, settings)
     trace: list[TraceStep] = []
     iterations = 1
-    while iterations < settings.max_iterations and not bool(done.all()):
-        step = _damped_step(state.equations, state.damping)
-        trial_T = se3.apply_twist(state.T, step * unit, centre_ct)
-        trial = _scaled(linearise(trial_T), unit)
+    while iterations < settings.max_iterations and not bool(state.done.all()):
+        state, entry = iterate(linearise, state, unit, centre_ct, settings)
         iterations += 1
-        following, accepted = _advance(state, step, trial_T, trial, done)
-        entry = _trace_step(state, following, step, accepted)
         trace.append(entry)
-        done = done | _is_done(settings, state.equations, following.equations, entry)
-        state = following
         if on_iteration is not None:
             on_iteration(entry)
     return Solution(
         T=state.T,
         cost=state.equations.cost,
-        normal_matrix=state.equations.hessian / (unit[:, None] * unit[None, :]),
-        converged=done & torch.isfinite(state.equations.cost),
+        normal_matrix=in_mm_and_rad(state.equations.hessian, unit),
+        converged=state.done & torch.isfinite(state.equations.cost),
         iterations=iterations,
         trace=tuple(trace),
     )
+
+
+def units(settings: LevenbergMarquardtSettings, device: torch.device) -> Float64[Tensor, "6"]:
+    """Twist components, in mm and rad, that one scaled unit stands for."""
+    return 1.0 / torch.tensor(settings.scale, dtype=torch.float64, device=device)
+
+
+def in_mm_and_rad(hessian: Float64[Tensor, "b 6 6"], unit: Float64[Tensor, "6"]) -> Float64[Tensor, "b 6 6"]:
+    """A scaled normal matrix in units of the twist."""
+    return hessian / (unit[:, None] * unit[None, :])
+
+
+def begin(
+    linearise: Linearise, T_initial: Float64[Tensor, "b 4 4"], unit: Float64[Tensor, "6"], settings: LevenbergMarquardtSettings
+) -> State:
+    """The state before the first iteration."""
+    start = _scaled(linearise(T_initial), unit)
+    ones = torch.ones_like(start.cost)
+    # A start that is not finite has nothing to descend; it stays, and has not converged.
+    return State(T_initial, start, settings.initial_damping * ones, 2.0 * ones, ~torch.isfinite(start.cost))
+
+
+def iterate(
+    linearise: Linearise,
+    state: State,
+    unit: Float64[Tensor, "6"],
+    centre_ct: Float64[Tensor, "3"],
+    settings: LevenbergMarquardtSettings,
+) -> tuple[State, TraceStep]:
+    """One iteration of every hypothesis that is not done; waits for no device if ``linearise`` does not."""
+    step = _damped_step(state.equations, state.damping)
+    trial_T = se3.apply_twist(state.T, step * unit, centre_ct)
+    trial = _scaled(linearise(trial_T), unit)
+    following, accepted = _advance(state, step, trial_T, trial)
+    entry = _trace_step(state, following, step, accepted)
+    done = state.done | _is_done(settings, state.equations, following.equations, entry)
+    return following._replace(done=done), entry
 
 
 def implicit_pose(
@@ -206,26 +244,22 @@ def _damped_step(equations: NormalEquations, damping: Float64[Tensor, " b"]) -> 
     # A direction that the problem does not see at all still gets some damping, or the system would be singular.
     floor = 1e-3 * diagonal.mean(-1, keepdim=True) + torch.finfo(torch.float64).tiny ** 0.5
     system = equations.hessian + torch.diag_embed(damping[:, None] * (diagonal + floor))
-    factor, failed = torch.linalg.cholesky_ex(system)
-    step = -torch.cholesky_solve(equations.gradient[..., None], factor)[..., 0]
-    usable = (failed == 0) & torch.isfinite(step).all(-1)
+    solution, positive = solve_positive(system, equations.gradient)
+    step = -solution
+    usable = positive & torch.isfinite(step).all(-1)
     # An unusable system proposes no motion: no gain, so the damping grows and the next one is better conditioned.
     return torch.where(usable[:, None], step, torch.zeros_like(step))
 
 
 def _advance(
-    state: _State,
-    step: Float64[Tensor, "b 6"],
-    trial_T: Float64[Tensor, "b 4 4"],
-    trial: NormalEquations,
-    done: Bool[Tensor, " b"],
-) -> tuple[_State, Bool[Tensor, " b"]]:
+    state: State, step: Float64[Tensor, "b 6"], trial_T: Float64[Tensor, "b 4 4"], trial: NormalEquations
+) -> tuple[State, Bool[Tensor, " b"]]:
     old = state.equations
     quadratic = (step[:, None, :] @ old.hessian @ step[..., None]).flatten()
     predicted = -(old.gradient * step).sum(-1) - 0.5 * quadratic
     gain = ((old.cost - trial.cost) / predicted.clamp_min(1e-300)).detach()
     finite = torch.isfinite(trial.cost) & torch.isfinite(trial.gradient).all(-1)
-    accepted = (gain > 0.0) & finite & ~done
+    accepted = (gain > 0.0) & finite & ~state.done
     moved = accepted.view(-1, 1, 1)
     shrink = (1.0 - (2.0 * gain.clamp(0.0, 1.0) - 1.0).pow(3)).clamp(1.0 / 3.0, 1.0)
     equations = NormalEquations(
@@ -233,17 +267,18 @@ def _advance(
         torch.where(accepted[:, None], trial.gradient, old.gradient),
         torch.where(moved, trial.hessian, old.hessian),
     )
-    following = _State(
+    following = State(
         torch.where(moved, trial_T, state.T),
         equations,
         torch.where(accepted, state.damping * shrink, state.damping * state.growth),
         torch.where(accepted, torch.full_like(state.growth, 2.0), 2.0 * state.growth),
+        state.done,
     )
     return following, accepted
 
 
 def _trace_step(
-    before: _State, after: _State, step: Float64[Tensor, "b 6"], accepted: Bool[Tensor, " b"]
+    before: State, after: State, step: Float64[Tensor, "b 6"], accepted: Bool[Tensor, " b"]
 ) -> TraceStep:
     return TraceStep(
         cost=after.equations.cost.detach(),

@@ -56,7 +56,7 @@ def block_equations(
     blocks = block_sums(per_pixel)
     pixels = float(weight.sum())
     variance = float((weight * residual.square()).sum()) / max(pixels, 1.0)
-    return BlockEquations(hessian.to(torch.float64), blocks.T.to(torch.float64), variance, pixels)
+    return BlockEquations(hessian.cpu().to(torch.float64), blocks.T.cpu().to(torch.float64), variance, pixels)
 
 
 def cluster_robust_covariance(views: Sequence[BlockEquations]) -> Float64[Tensor, "6 6"]:

@@ -71,7 +71,7 @@ class LearnedStages:
         order = torch.argsort(solution.cost)
         best = int(order[0])
         trace = tuple(trace_step(COARSE_STAGE, index, step, best) for index, step in enumerate(solution.trace))
-        return solution.T[order], trace, int(solution.iterations)
+        return solution.T[order].cpu(), trace, int(solution.iterations)
 
     def minimise_distance(
         self, xray: Float[Tensor, "1 1 n n"], poses: Float64[Tensor, "k 4 4"], observe: Callable[[TraceStep], None]
@@ -89,10 +89,10 @@ class LearnedStages:
             step_tolerance=self._settings.step_tolerance_mm,
             scale=(1.0, 1.0, 1.0, RADIAN_MM, RADIAN_MM, RADIAN_MM),
         )
-        return minimise(problem, poses, self._centre_ct, limits, on_iteration=in_the_lead)
+        return minimise(problem, poses.to(self._device), self._centre_ct, limits, on_iteration=in_the_lead)
 
     @torch.no_grad()
     def distance_rad(self, xray: Float[Tensor, "1 1 n n"], T_camera_ct: Float64[Tensor, "1 4 4"]) -> float:
         """Learned distance between the X-ray and the DRR at a pose."""
-        drr = self._view.renderer.render(T_camera_ct, self._view.camera, self._view.step_mm)
+        drr = self._view.renderer.render(T_camera_ct.to(self._device), self._view.camera, self._view.step_mm)
         return float(self._similarity.distance(self._similarity.embed_xray(xray), drr)[0])

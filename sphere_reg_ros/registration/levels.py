@@ -13,11 +13,14 @@ from torch import Tensor
 from sphere_reg_ros.geometry import se3
 from sphere_reg_ros.optim.levenberg_marquardt import (
     LevenbergMarquardtSettings,
+    Linearise,
     NormalEquations,
     Solution,
     minimise,
 )
 from sphere_reg_ros.optim.levenberg_marquardt import TraceStep as BatchStep
+from sphere_reg_ros.registration.device_levels import solve_on_device
+from sphere_reg_ros.registration.graphs import StageGraphs
 from sphere_reg_ros.registration.photometric import ViewProblem, normal_equations, robust_cutoff
 from sphere_reg_ros.registration.pyramid import VolumePyramid, XrayLevel
 from sphere_reg_ros.registration.result import TraceStep
@@ -74,7 +77,14 @@ class LevelSolver:
         truncation: TruncationMap,
         centre_ct: Float64[Tensor, "3"],
         settings: RegistrationSettings,
+        graphs: StageGraphs | None = None,
     ) -> None:
+        """Keep what every level needs.
+
+        Args:
+            graphs: of earlier X-rays, where the levels run on a CUDA device.
+        """
+        self._graphs = graphs or StageGraphs()
         self._volumes = volumes
         self._truncation = truncation
         self._centre_ct = centre_ct
@@ -89,36 +99,30 @@ class LevelSolver:
     ) -> StageSolution:
         """Refine every hypothesis on one level, all views together.
 
-        The masks and the robust cut-offs are those of the given poses, so that the cost keeps its meaning.
+        The masks and the robust cut-offs are those of the given poses, so that the cost keeps its meaning. On a device
+        ``observe`` is told of the iterations when all of them are over.
         """
         problems = [self._problem(level, relative, poses) for level, relative in zip(levels, T_view_reference, strict=True)]
-        cutoffs: list[Float[Tensor, " b"]] = []
-
-        def linearise(T_camera_ct: Float64[Tensor, "b 4 4"]) -> NormalEquations:
-            comparisons = [problem.compare(T_camera_ct) for problem in problems]
-            if not cutoffs:
-                cutoffs.extend(robust_cutoff(one, self._settings.tukey_cutoff) for one in comparisons)
-            parts = [normal_equations(*pair) for pair in zip(comparisons, cutoffs, strict=True)]
-            return NormalEquations(*(torch.stack(terms).sum(0) for terms in zip(*parts, strict=True)))
-
         level = levels[0].settings
         counted = count()
 
         def in_the_lead(step: BatchStep) -> None:
             observe(trace_step(level.name, next(counted), step, int(step.cost.argmin())))
 
-        solution = minimise(
-            linearise,
-            poses,
-            self._centre_ct,
-            LevenbergMarquardtSettings(
-                max_iterations=level.max_iterations,
-                step_tolerance=level.step_tolerance_mm,
-                scale=(1.0, 1.0, 1.0, RADIAN_MM, RADIAN_MM, RADIAN_MM),
-            ),
-            on_iteration=in_the_lead,
+        limits = LevenbergMarquardtSettings(
+            max_iterations=level.max_iterations,
+            step_tolerance=level.step_tolerance_mm,
+            scale=(1.0, 1.0, 1.0, RADIAN_MM, RADIAN_MM, RADIAN_MM),
         )
-        order = self._ranking(problems, solution.T)
+        if levels[0].mask.device.type == "cpu":
+            linearise, cutoffs = self._bound(problems)
+            solution = minimise(linearise, poses, self._centre_ct, limits, on_iteration=in_the_lead)
+            order = self._ranking(problems, solution.T)
+        else:
+            found = solve_on_device(problems, poses, limits, self._bound, self._ranking, self._graphs)
+            solution, cutoffs, order = found.solution, list(found.cutoffs), found.order
+            for step in solution.trace:
+                in_the_lead(step)
         return StageSolution(
             name=level.name,
             T_camera_ct=solution.T[order],
@@ -128,17 +132,32 @@ class LevelSolver:
             trace=_trace(level.name, solution, int(order[0])),
         )
 
+    def _bound(self, problems: Sequence[ViewProblem]) -> tuple[Linearise, list[Float[Tensor, " b"]]]:
+        """The sum of some views' problems, and their cut-offs, which the first linearisation finds."""
+        cutoffs: list[Float[Tensor, " b"]] = []
+
+        def linearise(T_camera_ct: Float64[Tensor, "b 4 4"]) -> NormalEquations:
+            comparisons = [problem.compare(T_camera_ct) for problem in problems]
+            if not cutoffs:
+                cutoffs.extend(robust_cutoff(one, self._settings.tukey_cutoff) for one in comparisons)
+            parts = [normal_equations(*pair) for pair in zip(comparisons, cutoffs, strict=True)]
+            return NormalEquations(*(torch.stack(terms).sum(0) for terms in zip(*parts, strict=True)))
+
+        return linearise, cutoffs
+
     def _problem(
         self,
         level: XrayLevel,
         T_view_reference: Float64[Tensor, "4 4"],
         poses: Float64[Tensor, "b 4 4"],
     ) -> ViewProblem:
-        outside_mm = self._truncation.outside_mm(T_view_reference @ poses, level.camera)
+        device = level.mask.device
+        T_view_reference = T_view_reference.to(device)
+        outside_mm = self._truncation.outside_mm(T_view_reference @ poses.to(device), level.camera)
         return ViewProblem(
             level=level,
             renderer=self._volumes.renderer(level.settings.voxel_mm, level.settings.beyond_the_ct),
-            centre_ct=self._centre_ct,
+            centre_ct=self._centre_ct.to(device),
             T_view_reference=T_view_reference,
             explained=(outside_mm <= level.settings.outside_mm).to(torch.float32),
             deviation_floor=self._settings.deviation_floor,
@@ -146,7 +165,7 @@ class LevelSolver:
 
     def _ranking(self, problems: Sequence[ViewProblem], poses: Float64[Tensor, "b 4 4"]) -> Tensor:
         if len(poses) == 1:
-            return torch.zeros(1, dtype=torch.long)
+            return torch.zeros(1, dtype=torch.long, device=poses.device)
         agreements = [problem.compare_values(poses).agreement(problem.level.mask.sum()) for problem in problems]
         return torch.argsort(torch.stack(agreements).sum(0), descending=True)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sphere_reg_ros.drr.renderer import Renderer
 from sphere_reg_ros.optim.levenberg_marquardt import NormalEquations
-from sphere_reg_ros.optim.robust import mad_scale
+from sphere_reg_ros.optim.robust import MAD_TO_DEVIATION, mad_scale
 from sphere_reg_ros.registration.pyramid import XrayLevel
 from sphere_reg_ros.similarity.photometric import (
     LocallyNormalised,
@@ -76,7 +76,7 @@ class ViewProblem:
     def compare(self, T_camera_ct: Float64[Tensor, "b 4 4"]) -> Comparison:
         """Residual with its derivative."""
         rendered = self.renderer.render_with_jacobian(
-            self.T_view_reference @ T_camera_ct,
+            self._in_view(T_camera_ct),
             self.level.camera,
             self.centre_ct,
             self.level.settings.step_mm,
@@ -93,10 +93,13 @@ class ViewProblem:
 
     def compare_values(self, T_camera_ct: Float64[Tensor, "b 4 4"]) -> Comparison:
         """Residual without its derivative, at less than half the price."""
-        image = self.renderer.render(self.T_view_reference @ T_camera_ct, self.level.camera, self.level.settings.step_mm)
+        image = self.renderer.render(self._in_view(T_camera_ct), self.level.camera, self.level.settings.step_mm)
         xray = self._normalised_xray(len(T_camera_ct))
         drr = normalise_locally(image[:, 0], self._mask(len(T_camera_ct)), self.level.window_px, self.deviation_floor)
         return Comparison(xray.values, drr.values - xray.values, drr.support, None)
+
+    def _in_view(self, T_camera_ct: Float64[Tensor, "b 4 4"]) -> Float64[Tensor, "b 4 4"]:
+        return self.T_view_reference @ T_camera_ct.to(self.T_view_reference.device)
 
     def _mask(self, batch: int) -> Float[Tensor, "b h w"]:
         return (self.level.mask * self.explained).expand(batch, -1, -1)
@@ -108,7 +111,8 @@ class ViewProblem:
 
     def _in_reference_axes(self, jacobian: Float[Tensor, "b 6 h w"]) -> Float[Tensor, "b 6 h w"]:
         rotation = self.T_view_reference[:3, :3].to(jacobian)
-        if torch.equal(rotation, torch.eye(3).to(rotation)):
+        # On a device the comparison would wait for it, and turning by the identity is exact.
+        if rotation.device.type == "cpu" and torch.equal(rotation, torch.eye(3).to(rotation)):
             return jacobian
         # A twist about c in reference axes has the components R·t, R·w in the view's axes.
         parts = jacobian.unflatten(1, (2, 3))
@@ -146,6 +150,8 @@ def tukey_weight_and_cost(
 
 def robust_cutoff(comparison: Comparison, factor: float) -> Float[Tensor, " b"]:
     """Tukey's cut-off from the median absolute residual of the supported pixels, per hypothesis."""
+    if comparison.residual.device.type != "cpu":
+        return sorted_cutoff(comparison, factor)
     cutoffs = []
     for residual, support in zip(comparison.residual, comparison.support, strict=True):
         inside = residual[support > 0]
@@ -153,3 +159,13 @@ def robust_cutoff(comparison: Comparison, factor: float) -> Float[Tensor, " b"]:
         cutoffs.append(factor * deviation)
     # A rendered X-ray without noise has no deviation at all; then nothing is an outlier.
     return torch.stack(cutoffs).clamp_min(MIN_CUTOFF)
+
+
+def sorted_cutoff(comparison: Comparison, factor: float) -> Float[Tensor, " b"]:
+    """:func:`robust_cutoff` without a count that the host would have to wait for: the same numbers, by sorting."""
+    inside = comparison.support.flatten(1) > 0
+    ordered = torch.where(inside, comparison.residual.flatten(1).abs(), torch.inf).sort(-1).values
+    count = inside.sum(-1, keepdim=True)
+    median = ordered.gather(-1, ((count - 1) // 2).clamp_min(0)).squeeze(-1)
+    deviation = torch.where(count.squeeze(-1) > 0, MAD_TO_DEVIATION * median, 1.0)
+    return (factor * deviation).clamp_min(MIN_CUTOFF)

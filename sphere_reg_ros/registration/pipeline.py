@@ -20,6 +20,7 @@ from sphere_reg_ros.models.checkpoint import LearnedModel
 from sphere_reg_ros.registration import quality, starts
 from sphere_reg_ros.registration.clock import StageClock
 from sphere_reg_ros.registration.device import choose_device
+from sphere_reg_ros.registration.graphs import StageGraphs
 from sphere_reg_ros.registration.learned import LearnedStages
 from sphere_reg_ros.registration.levels import LevelSolver, StageSolution
 from sphere_reg_ros.registration.plans import Plan, Planner, Seen, Start
@@ -75,12 +76,14 @@ class RegistrationPipeline:
         self.settings = settings or RegistrationSettings()
         self.device = choose_device(device)
         self.centre_ct = ct.reference_point().to(torch.float64)
+        self._graphs = StageGraphs()
         self._volumes = VolumePyramid(ct, self.settings.backend, self.device)
         self._truncation = TruncationMap(ct, self.settings.backend, self.device)
         self._bone_points_mm = quality.bone_points(ct)
         self.model_id = PHOTOMETRIC_MODEL_ID if model is None else model.name
-        self._learned = (
-            None if model is None else LearnedStages(model, ct, self.settings.learned, self.settings.backend, self.device)
+        models = () if model is None else (model, *model.others)
+        self._learned = tuple(
+            LearnedStages(one, ct, self.settings.learned, self.settings.backend, self.device) for one in models
         )
         self._planner = Planner(ct, self.settings, self._learned)
 
@@ -93,9 +96,9 @@ class RegistrationPipeline:
             renderer.render(pose, camera, level.step_mm)
             renderer.render_with_jacobian(pose, camera, self.centre_ct, level.step_mm)
         self._truncation.outside_mm(pose, camera)
-        if self._learned is not None:
-            xray = self._learned.see(torch.rand(32, 32), torch.ones(32, 32, dtype=torch.bool), camera)
-            self._learned.refine(xray, self._learned.guess(xray, 0), lambda step: None)
+        for learned in self._learned:
+            xray = learned.see(torch.rand(32, 32), torch.ones(32, 32, dtype=torch.bool), camera)
+            learned.refine(xray, learned.guess(xray, 0), lambda step: None)
 
     def drr(self, T_camera_ct: ArrayLike, camera: Camera) -> Float[Tensor, "h w"]:
         """Line integrals of the full CT at a pose, dimensionless."""
@@ -140,7 +143,7 @@ class RegistrationPipeline:
             ]
             plans = self._planner.plans(seen[0], T_initial)
             relative = [torch.as_tensor(np.asarray(view.T_view_reference), dtype=torch.float64) for view in views]
-        solver = LevelSolver(self._volumes, self._truncation, self.centre_ct, self.settings)
+        solver = LevelSolver(self._volumes, self._truncation, self.centre_ct, self.settings, self._graphs)
 
         def observe(step: TraceStep) -> None:
             clock.check()

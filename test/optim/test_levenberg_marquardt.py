@@ -11,13 +11,16 @@ from scipy.optimize import least_squares
 
 from sphere_reg_ros.geometry import se3
 from sphere_reg_ros.geometry.views import ap_pose
+from sphere_reg_ros.optim.fixed_course import run_course, solution_of
 from sphere_reg_ros.optim.levenberg_marquardt import (
     LevenbergMarquardtSettings,
     Linearise,
     Residuals,
     implicit_pose,
     minimise,
+    units,
 )
+from sphere_reg_ros.optim.positive_systems import eliminated, solve_positive
 from sphere_reg_ros.optim.robust import huber_weight, mad_scale, tukey_cost, tukey_weight
 
 CENTRE = torch.tensor([4.0, -160.0, 1200.0], dtype=torch.float64)
@@ -205,3 +208,38 @@ def test_the_robust_scale_ignores_a_third_of_outliers() -> None:
     assert float(mad_scale(values)) == pytest.approx(3.0, rel=0.03)
     values[:5000] = 1e6
     assert float(mad_scale(values)) < 4.5
+
+
+@pytest.mark.parametrize("most", [3, 40])
+def test_a_course_of_fixed_length_is_the_same_solve(most: int) -> None:
+    """Bit by bit, and with the same number of iterations, though some hypotheses and then all of them are done early."""
+    settings = LevenbergMarquardtSettings(max_iterations=most, step_tolerance=1e-3)
+    poses = starts(6)
+    poses[2] = TRUTH
+    poses[4, 0, 3] = float("nan")
+    linearise = problem(pixels_of(TRUTH[None]) + noise())
+    expected = minimise(linearise, poses, CENTRE, settings)
+    found = solution_of(run_course(linearise, poses, CENTRE, units(settings, poses.device), settings))
+    assert found.iterations == expected.iterations == len(expected.trace) + 1
+    assert found.iterations < most or most == 3
+    pairs = [(found, expected), *zip(found.trace, expected.trace, strict=True)]
+    for one, other in pairs:
+        for name, value in vars(other).items():
+            if isinstance(value, torch.Tensor):
+                torch.testing.assert_close(getattr(one, name), value, rtol=0, atol=0, equal_nan=True)
+
+
+def test_elimination_solves_what_cholesky_solves() -> None:
+    """As devices do it; normal matrices with conditions up to 1e8, and one that is not positive definite."""
+    generator = torch.Generator().manual_seed(5)
+    rotation = torch.linalg.qr(torch.randn(4, 6, 6, generator=generator, dtype=torch.float64))[0]
+    values = torch.logspace(-4, 4, 6, dtype=torch.float64) * torch.tensor([1.0, 1e-3, 1e3, 1.0], dtype=torch.float64)[:, None]
+    values[3, 2] *= -1.0
+    matrix = rotation @ torch.diag_embed(values) @ rotation.mT
+    truth = torch.randn(4, 6, generator=generator, dtype=torch.float64)
+    right = (matrix @ truth[..., None])[..., 0]
+    for solve in (eliminated, solve_positive):
+        solution, positive = solve(matrix, right)
+        assert positive.tolist() == [True, True, True, False]
+        # The digits that the condition leaves of sixteen.
+        torch.testing.assert_close(solution[:3], truth[:3], rtol=0, atol=1e-6)

@@ -103,7 +103,7 @@ class CudaRenderer(Renderer):
         return DrrWithJacobian(with_pose_gradient(image, jacobian, T_camera_ct.to(poses.device), centre), jacobian)
 
     def _request(self, T_camera_ct: Tensor, cameras: Sequence[Camera], step_mm: float) -> tuple[Tensor, Tensor]:
-        if T_camera_ct.is_cuda or torch.compiler.is_compiling():
+        if T_camera_ct.device.type != "cpu" or torch.compiler.is_compiling():
             check_shape_and_step(T_camera_ct, step_mm)
         else:
             check_request(T_camera_ct, step_mm)
