@@ -19,8 +19,9 @@ from sphere_reg_ros.imaging.readers import read_xray
 from sphere_reg_ros.imaging.xray import XrayImage, validate_xray
 from sphere_reg_ros.models.checkpoint import find_model
 from sphere_reg_ros.registration.device import choose_device
+from sphere_reg_ros.registration.fallback import FallbackPipeline
 from sphere_reg_ros.registration.overlay import convergence_figure, overlay_rgb
-from sphere_reg_ros.registration.pipeline import RegistrationPipeline, View
+from sphere_reg_ros.registration.pipeline import View
 from sphere_reg_ros.registration.result import RegistrationResult
 from sphere_reg_ros.registration.settings import RegistrationSettings
 
@@ -58,7 +59,7 @@ def register_files(request: RegisterRequest, quiet: bool) -> int:
     ct, landmarks = load_case(request.ct, request.labels, request.landmarks)
     model = find_model(ct.sha256, request.model)
     out = make_folder(request.out)
-    pipeline = RegistrationPipeline(ct, RegistrationSettings(seed=request.seed), request.device, model)
+    pipeline = FallbackPipeline(ct, RegistrationSettings(seed=request.seed), request.device, model)
     further = [View(xray, view.camera, view.T_camera_reference) for xray, view in zip(xrays[1:], views[1:], strict=True)]
     result = pipeline.register(xrays[0], views[0].camera, T_initial, further_views=further)
     content = result_to_json(result)

@@ -19,6 +19,7 @@ from sphere_reg_ros.evaluation.report import summary_rows, write_report
 from sphere_reg_ros.imaging.landmarks import Landmarks
 from sphere_reg_ros.models.checkpoint import find_model
 from sphere_reg_ros.registration.device import choose_device
+from sphere_reg_ros.registration.fallback import FallbackPipeline
 from sphere_reg_ros.registration.overlay import overlay_rgb
 from sphere_reg_ros.registration.pipeline import RegistrationPipeline
 from sphere_reg_ros.registration.result import RegistrationResult
@@ -54,7 +55,7 @@ def replay_bag(request: ReplayRequest, quiet: bool) -> int:
     ct, landmarks = load_case(request.ct, request.labels, request.landmarks)
     model = find_model(ct.sha256, request.model)
     out = make_folder(request.out)
-    pipeline = RegistrationPipeline(ct, RegistrationSettings(seed=request.seed), request.device, model)
+    pipeline = FallbackPipeline(ct, RegistrationSettings(seed=request.seed), request.device, model)
     pipeline.prepare()
     rows: list[dict[str, str]] = []
     pictures: list[tuple[str, np.ndarray]] = []

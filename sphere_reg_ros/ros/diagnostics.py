@@ -73,6 +73,9 @@ def diagnostic_array(
         level, message = DiagnosticStatus.WARN, f"{waiting} X-rays wait for a camera_info of the same stamp"
     elif result is not None and not result.accepted:
         level, message = DiagnosticStatus.WARN, "last registration rejected: " + "; ".join(result.reasons)
+    device_warning = str(getattr(session.pipeline, "device_warning", ""))
+    if device_warning and level == DiagnosticStatus.OK:
+        level, message = DiagnosticStatus.WARN, device_warning
     if health.last_error:
         level, message = DiagnosticStatus.ERROR, health.last_error
     values = {
@@ -88,6 +91,7 @@ def diagnostic_array(
         "expected error [mm]": "" if result is None else f"{result.expected_error_mm:.3f}",
         "latency [ms]": f"{health.last_latency_ms:.0f}",
         "device": device,
+        "device warning": device_warning,
     }
     status = DiagnosticStatus(level=level, name=name, message=message, hardware_id=device)
     status.values = [KeyValue(key=key, value=value) for key, value in values.items()]

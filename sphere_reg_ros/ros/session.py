@@ -17,6 +17,7 @@ from sphere_reg_ros.imaging.landmarks import Landmarks, landmarks_from_labels, r
 from sphere_reg_ros.imaging.readers import read_ct, read_labels
 from sphere_reg_ros.imaging.xray import XrayImage
 from sphere_reg_ros.models.checkpoint import LearnedModel, find_model
+from sphere_reg_ros.registration.fallback import FallbackPipeline
 from sphere_reg_ros.registration.pipeline import RegistrationPipeline
 from sphere_reg_ros.registration.result import RegistrationResult, TraceStep
 from sphere_reg_ros.registration.settings import GateSettings, RegistrationSettings
@@ -65,7 +66,7 @@ class RegistrationSession:
         gate: GateSettings | None = None,
     ) -> None:
         settings = RegistrationSettings(seed=seed, gate=gate or GateSettings())
-        self._make_pipeline = pipeline_factory or (lambda ct: RegistrationPipeline(ct, settings, device, choose_model(ct, model)))
+        self._make_pipeline = pipeline_factory or (lambda ct: FallbackPipeline(ct, settings, device, choose_model(ct, model)))
         self.pipeline: RegistrationPipeline | None = None
         self.ct: CtVolume | None = None
         self.landmarks: Landmarks | None = None
