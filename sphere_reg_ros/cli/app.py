@@ -181,12 +181,15 @@ def train(
 
 @app.command()
 def evaluate(
-    suite: Annotated[str, typer.Option(help="quick, builtin, deepfluoro, ctpelvic1k or ctspine1k.")],
+    suite: Annotated[str, typer.Option(help="quick, builtin, deepfluoro, ctpelvic1k, ctspine1k or ljubljana.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
     ct: Annotated[list[str] | None, typer.Option("--ct", help="CTs to evaluate on instead of the example.")] = None,
-    method: Annotated[list[str] | None, typer.Option("--method", help="Methods; all without it.")] = None,
+    method: Annotated[list[str] | None, typer.Option("--method", help="Methods; those that need no model without it.")] = None,
+    start: Annotated[list[str] | None, typer.Option("--start", help="Starts: 0.5, uniform:0.5, grid:40 or grid.")] = None,
+    split: Annotated[str, typer.Option(help="specific, or agnostic: models that have not seen the patient.")] = "specific",
     images: Annotated[int | None, typer.Option(help="X-rays per CT and spread of starts.", min=1)] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; one a core without it.", min=1)] = None,
+    scheduler: Annotated[str, typer.Option(help="Address of a Dask scheduler, whose workers do the work instead.")] = "",
     data: Annotated[Path | None, typer.Option(help="The data set's file or folder.")] = None,
     check_data: Annotated[Path | None, typer.Option(help="Say what it holds and lacks, and do nothing else.")] = None,
     seed: Seed = 0,
@@ -196,10 +199,10 @@ def evaluate(
     """Compare methods on many X-rays; a run that was stopped goes on where it was."""
 
     def work() -> int:
-        from sphere_reg_ros.cli.evaluate import EvaluateRequest, evaluate_suite
+        from sphere_reg_ros.cli.evaluate import Choice, EvaluateRequest, evaluate_suite
 
-        request = EvaluateRequest(suite, out, tuple(ct or ()), tuple(method or ()), images, workers, seed, data, check_data)
-        return evaluate_suite(request, quiet)
+        choice = Choice(tuple(ct or ()), tuple(method or ()), tuple(start or ()), seed, images, data, split)
+        return evaluate_suite(EvaluateRequest(suite, out, choice, workers, scheduler, check_data), quiet)
 
     _run(work, seed, debug)
 

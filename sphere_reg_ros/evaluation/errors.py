@@ -16,6 +16,18 @@ class MethodNameError(InputError):
     """No method of that name."""
 
 
+class StartNameError(InputError):
+    """No way to draw starts of that name."""
+
+
+class SplitError(InputError):
+    """No split of that name, or too few patients for it."""
+
+
+class SeenPatientError(InputError):
+    """A model that shall not know a patient was trained on its CT."""
+
+
 class MissingModelError(InputError):
     """A learned method is asked for, and there is no model for the CT."""
 
@@ -30,6 +42,10 @@ class ResultsWriteError(SphereRegError):
 
 class WorkerLostError(SphereRegError):
     """Worker processes died again and again without a row between."""
+
+
+class SchedulerError(SphereRegError):
+    """The Dask scheduler does not answer, or no longer."""
 
 
 class DatasetFileError(InputError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from time import perf_counter
 
 import torch
@@ -11,11 +12,11 @@ from sphere_reg_ros.evaluation.baselines.adam_ncc import adam_ncc
 from sphere_reg_ros.evaluation.baselines.cma_gradient_ncc import cma_gradient_ncc
 from sphere_reg_ros.evaluation.baselines.objective import Journey
 from sphere_reg_ros.evaluation.baselines.powell_gradient_ncc import powell_gradient_ncc
-from sphere_reg_ros.evaluation.errors import MethodNameError, MissingModelError, nearest
+from sphere_reg_ros.evaluation.errors import MethodNameError, MissingModelError, SeenPatientError, SplitError, nearest
 from sphere_reg_ros.evaluation.problem import Answer, Method, Problem, TracePoint
 from sphere_reg_ros.imaging.ct import CtVolume
 from sphere_reg_ros.imaging.xray import to_line_integral
-from sphere_reg_ros.models.checkpoint import LearnedModel, find_model
+from sphere_reg_ros.models.checkpoint import LearnedModel, find_model, load
 from sphere_reg_ros.registration.learned import LearnedStages
 from sphere_reg_ros.registration.pipeline import RegistrationPipeline
 from sphere_reg_ros.registration.pyramid import VolumePyramid
@@ -48,7 +49,11 @@ def regressor(ct: CtVolume, volumes: VolumePyramid) -> Method:
         MissingModelError: no model is known for the CT.
     """
     del volumes
-    stages = LearnedStages(_model_of(ct), ct, LearnedSettings(), "cpu", torch.device("cpu"))
+    return _guessed_by(ct, _model_of(ct))
+
+
+def _guessed_by(ct: CtVolume, model: LearnedModel) -> Method:
+    stages = LearnedStages(model, ct, LearnedSettings(), "cpu", torch.device("cpu"))
 
     def register(problem: Problem) -> Answer:
         journey = Journey(problem.T_start)
@@ -62,6 +67,14 @@ def _model_of(ct: CtVolume) -> LearnedModel:
     model = find_model(ct.sha256)
     if model is None:
         raise MissingModelError(f"{ct.source}: no model for this CT is shipped or cached: make one with 'sphere_reg train --ct'")
+    return model
+
+
+def _unseen(path: str, ct: CtVolume) -> LearnedModel:
+    """A model file that was not trained on the CT."""
+    model = load(Path(path))
+    if ct.sha256 in model.card.ct_sha256:
+        raise SeenPatientError(f"{path}: was trained on {ct.source}: an agnostic model must not have seen the patient")
     return model
 
 
@@ -95,8 +108,23 @@ METHODS: Mapping[str, Factory] = {
     "cma-gradient-ncc": cma_gradient_ncc,
     "powell-gradient-ncc": powell_gradient_ncc,
 }
+AGNOSTIC: Mapping[str, Callable[[CtVolume, LearnedModel], Method]] = {
+    "learned": lambda ct, model: _registered_by(RegistrationPipeline(ct, device="cpu", model=model), from_the_start=False),
+    "regressor": _guessed_by,
+}
+"""Methods that also take a model file, as ``learned@FILE``, of CTs other than the patient's."""
 WITHOUT_MODEL = ("photometric", "adam-ncc", "cma-gradient-ncc", "powell-gradient-ncc")
 """What every CT can be registered with."""
+
+
+def make_method(name: str, ct: CtVolume, volumes: VolumePyramid) -> Method:
+    """A method by its name, bound to a CT.
+
+    Raises:
+        SeenPatientError: ``NAME@FILE`` with a model of the CT itself.
+    """
+    kind, _, path = name.partition("@")
+    return AGNOSTIC[kind](ct, _unseen(path, ct)) if path else METHODS[kind](ct, volumes)
 
 
 def check_method(name: str) -> str:
@@ -105,6 +133,18 @@ def check_method(name: str) -> str:
     Raises:
         MethodNameError: there is none of that name; the nearest one is told.
     """
-    if name not in METHODS:
-        raise MethodNameError(f"no method '{name}': {nearest(name, METHODS)}")
+    kind, separator, path = name.partition("@")
+    if kind not in METHODS or (separator and not (kind in AGNOSTIC and path)):
+        raise MethodNameError(f"no method '{name}': {nearest(kind, AGNOSTIC if separator else METHODS)}")
     return name
+
+
+def check_unseen(names: Sequence[str]) -> None:
+    """Refuse methods that would look for a model of the test patient's own CT.
+
+    Raises:
+        SplitError: such a method.
+    """
+    for name in names:
+        if name in AGNOSTIC:
+            raise SplitError(f"method '{name}' takes the patient's own model; with an agnostic split name one: {name}@FILE")

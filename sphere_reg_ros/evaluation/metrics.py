@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,39 @@ def geodesic_mm(T_estimate: Pose, T_true: Pose, sdd_mm: float) -> float:
     angle = float(se3.so3_log(motion[:3, :3]).norm())
     shift = float((T_estimate[:3, 3] - T_true[:3, 3]).norm())
     return float(np.hypot(0.5 * sdd_mm * angle, shift))
+
+
+def capture_range_mm(
+    starts_mm: Sequence[float], errors_mm: Sequence[float], width_mm: float = 20.0, share: float = 0.95
+) -> float | None:
+    """Farthest start from which registrations succeed (van de Kraats et al., IEEE TMI 24(9), 2005).
+
+    The upper end of the last of the intervals of start mTRE, ``width_mm`` wide and ending at its multiples, up to which each one
+    that holds images has at least ``share`` of them below 2 mm; 0 where the nearest has not. None without images.
+    """
+    starts, right = np.asarray(starts_mm, dtype=float), np.asarray(errors_mm, dtype=float) < WRONG_MM
+    reached = None
+    # Starts of a grid lie on the multiples, to rounding: they belong to the interval that ends there.
+    intervals = np.ceil(starts / width_mm - 1e-3)
+    for interval in np.unique(intervals):
+        if right[intervals == interval].mean() < share:
+            return 0.0 if reached is None else reached
+        reached = float(interval * width_mm)
+    return reached
+
+
+def bootstrap_interval(
+    values: Sequence[float], figure: Callable[[np.ndarray], np.ndarray], resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of a figure, percentile bootstrap over images (Efron and Tibshirani, 1993, chapter 13).
+
+    Args:
+        figure: of the last axis of resampled values.
+    """
+    sample = np.asarray(values, dtype=float)
+    drawn = np.random.default_rng(seed).integers(0, len(sample), (resamples, len(sample)))
+    low, high = np.percentile(figure(sample[drawn]), (2.5, 97.5))
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import groupby
 from pathlib import Path
 
+from sphere_reg_ros.evaluation.cluster import cluster_rows
 from sphere_reg_ros.evaluation.errors import WorkerLostError
 from sphere_reg_ros.evaluation.rows import RowWriter, key_of, read_rows
 from sphere_reg_ros.evaluation.suites import Task
@@ -33,6 +34,7 @@ def run_tasks(
     commit: str,
     on_row: Callable[[dict[str, str]], None],
     perform: Perform,
+    scheduler: str = "",
 ) -> None:
     """Do the tasks that have no row yet, and append their rows.
 
@@ -40,14 +42,16 @@ def run_tasks(
         path: the results file; only this process writes it.
         workers: processes; 1 works in this one.
         perform: makes a row of a task and the commit; importable by a worker.
+        scheduler: address of a Dask scheduler, whose workers do the work instead.
 
     Raises:
+        SchedulerError: it does not answer, or no longer.
         ResultsWriteError: a row could not be written.
         WorkerLostError: workers died five times without a row between.
     """
     left = remaining(tasks, path)
     writer = RowWriter(path)
-    if workers == 1:
+    if workers == 1 and not scheduler:
         for task in left:
             row = perform(task, commit)
             writer.write(row)
@@ -57,7 +61,9 @@ def run_tasks(
     while left:
         written = 0
         try:
-            for row in _rows(_groups(left), workers, commit, perform):
+            groups = _groups(left)
+            rows = cluster_rows(groups, scheduler, commit, _perform_group, perform) if scheduler else None
+            for row in rows or _rows(groups, workers, commit, perform):
                 writer.write(row)
                 on_row(row)
                 written += 1

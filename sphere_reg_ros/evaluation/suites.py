@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sphere_reg_ros.evaluation.cases import DEEPFLUORO, EXAMPLE, LABELLED
-from sphere_reg_ros.evaluation.datasets.deepfluoro import LICENCE, DeepFluoroFile, check_deepfluoro
+from sphere_reg_ros.evaluation.cases import DEEPFLUORO, EXAMPLE, LABELLED, LJUBLJANA, RECORDED
+from sphere_reg_ros.evaluation.datasets.deepfluoro import check_deepfluoro
 from sphere_reg_ros.evaluation.datasets.labelled_ct import LAYOUTS, check_labelled, read_folder
+from sphere_reg_ros.evaluation.datasets.ljubljana import check_ljubljana
 from sphere_reg_ros.evaluation.errors import DatasetFileError, SuiteNameError, nearest
-from sphere_reg_ros.evaluation.methods import WITHOUT_MODEL, check_method
+from sphere_reg_ros.evaluation.methods import WITHOUT_MODEL, check_method, check_unseen
+from sphere_reg_ros.evaluation.splits import AGNOSTIC, SPECIFIC, Split, make_split
+from sphere_reg_ros.evaluation.starts import expanded
 
 SIMULATED_IMAGES = 10_000
 """More than any suite asks for: simulated X-rays never end."""
@@ -24,69 +27,90 @@ class Task:
         dataset: a name of :func:`sphere_reg_ros.evaluation.cases.open_patient`.
         case: index of the X-ray.
         seed: of poses, images and starts.
-        spread: of the starts, in units of N(0, 20°), N(0, 30 mm) in-plane, N(0, 60 mm) in depth about the truth.
+        spread: name of the start, see `starts`.
         method: see :data:`sphere_reg_ros.evaluation.methods.METHODS`.
     """
 
     dataset: str
     seed: int
-    spread: float
+    spread: str
     case: int
     method: str
 
     @property
     def key(self) -> tuple[str, ...]:
         """What names the task in a results file."""
-        return (self.method, self.dataset, str(self.case), str(self.seed), f"{self.spread:g}")
+        return (self.method, self.dataset, str(self.case), str(self.seed), self.spread)
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Images of a patient at most, spreads of the starts, and the data set that the user brings along, if any."""
+    """Images of a patient at most, names of the starts, and the data set that the user brings along, if any."""
 
     images: int
-    spreads: tuple[float, ...]
+    starts: tuple[str, ...]
     data: str = ""
 
 
 SUITES: Mapping[str, Suite] = {
-    "quick": Suite(20, (0.5,)),
-    "builtin": Suite(100, (0.5, 1.0)),
-    "deepfluoro": Suite(1000, (0.5, 1.0), DEEPFLUORO),
-    "ctpelvic1k": Suite(5, (0.5, 1.0), LABELLED),
-    "ctspine1k": Suite(5, (0.5, 1.0), LABELLED),
+    "quick": Suite(20, ("0.5",)),
+    "builtin": Suite(100, ("0.5", "1")),
+    "deepfluoro": Suite(1000, ("0.5", "1"), DEEPFLUORO),
+    "ljubljana": Suite(2, ("0.5", "1"), LJUBLJANA),
+    "ctpelvic1k": Suite(5, ("0.5", "1"), LABELLED),
+    "ctspine1k": Suite(5, ("0.5", "1"), LABELLED),
 }
 
 
-def tasks_of(
-    suite: str,
-    cts: Sequence[str],
-    methods: Sequence[str],
-    seed: int,
-    images: int | None = None,
-    data: Path | None = None,
-) -> list[Task]:
-    """All tasks of a suite, X-ray by X-ray, so that each is simulated once by each worker.
+@dataclass(frozen=True)
+class Choice:
+    """What a run does of a suite; defaults are the suite's own.
 
-    Args:
+    Attributes:
         cts: paths; the example CT where there is none.
         methods: names; those that need no model where there is none.
-        images: per patient and spread; the suite's own where None.
-        data: the data set's file, for a suite that has one.
+        starts: names, see `starts`.
+        seed: of poses, images and starts.
+        images: per patient and start.
+        data: the data set's file or folder, for a suite that has one.
+        split: which patients a model may have seen, see `splits`.
+    """
+
+    cts: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    starts: tuple[str, ...] = ()
+    seed: int = 0
+    images: int | None = None
+    data: Path | None = None
+    split: str = SPECIFIC
+
+
+def tasks_of(suite: str, choice: Choice) -> list[Task]:
+    """All tasks of a suite, X-ray by X-ray, so that each is simulated once by each worker.
 
     Raises:
-        SuiteNameError, MethodNameError: unknown; the nearest name is told.
+        SuiteNameError, MethodNameError, StartNameError: unknown; the nearest name is told.
         DatasetFileError: the suite needs a file, which is not given, or of another layout.
+        SplitError: too few patients for the split, or a method that knows them.
     """
     chosen = suite_of(suite)
-    names = [check_method(name) for name in dict.fromkeys(methods)] or list(WITHOUT_MODEL)
+    names = [check_method(name) for name in dict.fromkeys(choice.methods)] or list(WITHOUT_MODEL)
+    if choice.split == AGNOSTIC:
+        check_unseen(names)
+    starts = expanded(choice.starts or chosen.starts)
+    patients = _patients(suite, choice.cts, choice.data)
     return [
-        Task(dataset, seed, spread, case, name)
-        for dataset, available in _patients(suite, cts, data).items()
-        for spread in chosen.spreads
-        for case in range(min(images or chosen.images, available))
+        Task(dataset, choice.seed, start, case, name)
+        for dataset in make_split(choice.split, list(patients), choice.seed).test
+        for start in starts
+        for case in range(min(choice.images or chosen.images, patients[dataset]))
         for name in names
     ]
+
+
+def split_of(suite: str, choice: Choice) -> Split:
+    """The patients that models may be made of, and those that are registered."""
+    return make_split(choice.split, list(_patients(suite, choice.cts, choice.data)), choice.seed)
 
 
 def suite_of(name: str) -> Suite:
@@ -109,6 +133,8 @@ def check_data(name: str, path: Path) -> list[str]:
     kind = suite_of(name).data
     if kind == DEEPFLUORO:
         return check_deepfluoro(path)
+    if kind == LJUBLJANA:
+        return check_ljubljana(path)
     if kind == LABELLED:
         return check_labelled(path, name)
     raise DatasetFileError(f"--check-data {path}: suite '{name}' needs no data; it simulates its X-rays")
@@ -120,9 +146,9 @@ def _patients(name: str, cts: Sequence[str], data: Path | None) -> dict[str, int
     if not kind:
         return dict.fromkeys(cts or (EXAMPLE,), SIMULATED_IMAGES)
     if data is None:
-        source = LICENCE if kind == DEEPFLUORO else LAYOUTS[name].source
+        source = LAYOUTS[name].source if kind == LABELLED else RECORDED[kind].source
         raise DatasetFileError(f"suite '{name}' needs its data: --data PATH; get them from {source}")
     if kind == LABELLED:
         return {f"{LABELLED}{ct}|{labels}": SIMULATED_IMAGES for _, ct, labels in read_folder(data, name).pairs}
-    file = DeepFluoroFile(data)
-    return {f"{DEEPFLUORO}{data}#{one}": len(file.projections(one)) for one in file.specimens()}
+    file = RECORDED[kind](data)
+    return {f"{kind}{data}#{one}": len(file.projections(one)) for one in file.specimens()}

@@ -14,7 +14,7 @@ from sphere_reg_ros import __version__
 from sphere_reg_ros.errors import SphereRegError
 from sphere_reg_ros.evaluation import metrics
 from sphere_reg_ros.evaluation.cases import Case, Patient, open_patient
-from sphere_reg_ros.evaluation.methods import METHODS
+from sphere_reg_ros.evaluation.methods import make_method
 from sphere_reg_ros.evaluation.problem import Answer, Method, Problem, TracePoint
 from sphere_reg_ros.evaluation.suites import Task
 from sphere_reg_ros.registration.pyramid import VolumePyramid
@@ -31,12 +31,12 @@ def _patient(dataset: str) -> tuple[Patient, VolumePyramid]:
 @lru_cache(maxsize=8)
 def _method(name: str, dataset: str) -> Method:
     patient, volumes = _patient(dataset)
-    return METHODS[name](patient.ct, volumes)
+    return make_method(name, patient.ct, volumes)
 
 
 @lru_cache(maxsize=2)
-def _case(dataset: str, seed: int, spread: float, index: int) -> Case:
-    return _patient(dataset)[0].case(index, seed, spread)
+def _case(dataset: str, seed: int, start: str, index: int) -> Case:
+    return _patient(dataset)[0].case(index, seed, start)
 
 
 def perform(task: Task, commit: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ import torch
 from sphere_reg_ros.evaluation.cases import LABELLED, open_patient
 from sphere_reg_ros.evaluation.datasets.labelled_ct import check_labelled, read_folder
 from sphere_reg_ros.evaluation.errors import DatasetFileError
-from sphere_reg_ros.evaluation.suites import tasks_of
+from sphere_reg_ros.evaluation.suites import Choice, tasks_of
 
 nibabel = pytest.importorskip("nibabel", reason="nibabel is not installed")
 AFFINE = np.array([[-2.0, 0, 0, 30.0], [0, -2.0, 0, 40.0], [0, 0, 3.0, -100.0], [0, 0, 0, 1.0]])
@@ -56,7 +56,7 @@ def test_spine_labels_stand_beside_their_ct(tmp_path: Path) -> None:
     write(tmp_path / "data" / "liver_0.nii.gz", volume)
     write(tmp_path / "label" / "liver_0_seg.nii.gz", np.ones((8, 8, 8), dtype=np.uint8))
     assert [name for name, _, _ in read_folder(tmp_path, "ctspine1k").pairs] == ["liver_0"]
-    tasks = tasks_of("ctspine1k", (), ("photometric",), 0, data=tmp_path)
+    tasks = tasks_of("ctspine1k", Choice(methods=("photometric",), data=tmp_path))
     assert {task.dataset for task in tasks} == {f"{LABELLED}{tmp_path}/data/liver_0.nii.gz|{tmp_path}/label/liver_0_seg.nii.gz"}
 
 
@@ -66,4 +66,4 @@ def test_folders_without_pairs_say_where_to_get_the_data(tmp_path: Path) -> None
     with pytest.raises(DatasetFileError, match="zenodo"):
         read_folder(tmp_path / "none", "ctpelvic1k")
     with pytest.raises(DatasetFileError, match="--data"):
-        tasks_of("ctspine1k", (), (), 0)
+        tasks_of("ctspine1k", Choice())

@@ -21,7 +21,7 @@ from sphere_reg_ros.evaluation.errors import (
     WorkerLostError,
 )
 from sphere_reg_ros.evaluation.suite_report import write_suite
-from sphere_reg_ros.evaluation.suites import Task, tasks_of
+from sphere_reg_ros.evaluation.suites import Choice, Task, tasks_of
 
 ERRORS = {"photometric": 0.2, "adam-ncc": 3.0}
 
@@ -34,24 +34,24 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 
 def some_tasks(images: int = 6) -> list[Task]:
-    return tasks_of("quick", (), tuple(ERRORS), seed=1, images=images)
+    return tasks_of("quick", Choice(methods=tuple(ERRORS), seed=1, images=images))
 
 
 def test_a_suite_is_every_method_on_every_image() -> None:
     tasks = some_tasks()
     assert len(tasks) == len(set(tasks)) == 12
     assert {(task.method, task.case) for task in tasks} == {(name, case) for name in ERRORS for case in range(6)}
-    assert len({task.method for task in tasks_of("quick", (), (), 0)}) >= 3
-    assert len(tasks_of("builtin", (), ("photometric",), 0)) >= 100
+    assert len({task.method for task in tasks_of("quick", Choice())}) >= 3
+    assert len(tasks_of("builtin", Choice(methods=("photometric",)))) >= 100
 
 
 def test_unknown_names_get_the_nearest_one() -> None:
     with pytest.raises(SuiteNameError, match="did you mean 'quick'"):
-        tasks_of("quik", (), (), 0)
+        tasks_of("quik", Choice())
     with pytest.raises(MethodNameError, match="did you mean 'photometric'"):
-        tasks_of("quick", (), ("fotometric",), 0)
+        tasks_of("quick", Choice(methods=("fotometric",)))
     with pytest.raises(DatasetFileError, match="--data"):
-        tasks_of("deepfluoro", (), (), 0)
+        tasks_of("deepfluoro", Choice())
 
 
 def test_a_stopped_run_goes_on(made: ModuleType, tmp_path: Path) -> None:
