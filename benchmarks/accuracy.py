@@ -14,17 +14,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import datetime
 import importlib.metadata
-import platform
 import resource
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import torch
+from provenance import provenance
 
 from sphere_reg_ros.evaluation.metrics import geodesic_mm, mtre_mm, summarise
 from sphere_reg_ros.evaluation.report import summary_rows
@@ -43,6 +40,7 @@ from sphere_reg_ros.registration.settings import RegistrationSettings
 
 FULL_SPREAD = (20.0, 30.0, 60.0)
 FAILED_MM = 1e3
+ANY_VIEW_POSES = {"orbital_deg": (-105.0, 105.0), "cranial_deg": (-30.0, 30.0), "pose_rotation_deg": 0.0}
 
 
 def cut_ends(ct: CtVolume, share: float) -> CtVolume:
@@ -74,14 +72,6 @@ def inside(ct: CtVolume, points_mm: torch.Tensor) -> torch.Tensor:
     return points_mm[((voxels >= 0) & (voxels <= size - 1)).all(1)]
 
 
-@cache
-def provenance() -> dict[str, object]:
-    """Where and when a row was made."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    device = f"{platform.machine()} cpu, {torch.get_num_threads()} threads"
-    return {"date": datetime.date.today().isoformat(), "device": device, "commit": commit}
-
-
 def rows_of(
     label: str,
     patient: CtVolume,
@@ -98,6 +88,7 @@ def rows_of(
         prior_rotation_deg=rotation_deg,
         prior_in_plane_mm=in_plane_mm,
         prior_depth_mm=depth_mm,
+        **(ANY_VIEW_POSES if args.any_view else {}),
     )
     series = SimulatedSeries(patient, settings)
     for index in range(args.images):
@@ -184,6 +175,7 @@ def run(args: argparse.Namespace) -> None:
         for share in args.cut:
             patient = whole[args.stranger] if args.stranger else ct
             suffix = (f" levels {args.levels}" if args.levels != 4 else "") + (" without start" if args.without_start else "")
+            suffix += " any view" if args.any_view else ""
             label = name + suffix + (f" cut {share:g}" if share else "") + (f" for {args.stranger}" if args.stranger else "")
             key = (label, str(args.spread), str(args.seed))
             rows = existing_rows(args.out)
@@ -221,6 +213,7 @@ def main() -> None:
     parser.add_argument(
         "--without-start", action="store_true", help="register with the CT's shipped or cached model and no start"
     )
+    parser.add_argument("--any-view", action="store_true", help="orbital angle -105° to 105°, cranial -30° to 30°")
     parser.add_argument("--stranger", help="register this CT's X-rays to the others")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "accuracy.csv")
     args = parser.parse_args()

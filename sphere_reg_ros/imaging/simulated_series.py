@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sphere_reg_ros.geometry import se3
 from sphere_reg_ros.geometry.camera import Camera
-from sphere_reg_ros.geometry.views import sample_perturbation
+from sphere_reg_ros.geometry.views import SOURCE_TO_CENTRE_SHARE, sample_perturbation, view_pose
 from sphere_reg_ros.imaging.ct import CtVolume
 from sphere_reg_ros.imaging.sample_poses import sample_poses
 from sphere_reg_ros.imaging.simulate import simulate_xray
@@ -24,7 +24,11 @@ FULL_SCALE = 65535.0
 
 @dataclass(frozen=True)
 class SeriesSettings:
-    """Camera, spread of the views around AP, and error of the priors; see the parameters of the C-arm node."""
+    """Camera, views with the spread around them, and error of the priors; see the parameters of the C-arm node.
+
+    Attributes:
+        orbital_deg, cranial_deg: least and largest angle of the view, drawn uniformly; AP where both are zero.
+    """
 
     image_px: int = 256
     detector_mm: float = 300.0
@@ -33,6 +37,8 @@ class SeriesSettings:
     pose_rotation_deg: float = 20.0
     pose_in_plane_mm: float = 30.0
     pose_depth_mm: float = 60.0
+    orbital_deg: tuple[float, float] = (0.0, 0.0)
+    cranial_deg: tuple[float, float] = (0.0, 0.0)
     prior_rotation_deg: float = 10.0
     prior_in_plane_mm: float = 15.0
     prior_depth_mm: float = 30.0
@@ -66,16 +72,7 @@ class SimulatedSeries:
     def frame(self, index: int) -> SimulatedFrame:
         """Simulate one X-ray; about a second at 256 pixels on two cores."""
         settings = self._settings
-        poses = sample_poses(
-            self._ct,
-            self.camera,
-            index + 1,
-            settings.seed,
-            settings.pose_rotation_deg,
-            settings.pose_in_plane_mm,
-            settings.pose_depth_mm,
-        )
-        pose = poses[index]
+        pose = self._pose(index)
         # Far from the pose's own seeds, so that a prior never repeats a pose's draw.
         generator = torch.Generator().manual_seed(1_000_003 * (settings.seed + 1) + index)
         error = sample_perturbation(
@@ -86,3 +83,15 @@ class SimulatedSeries:
         picture = np.clip(np.rint(xray.pixels.numpy() * FULL_SCALE), 0, FULL_SCALE).astype(np.uint16)
         prior = se3.apply_twist(pose, error, self._ct.reference_point())
         return SimulatedFrame(picture, self.camera, pose, prior)
+
+    def _pose(self, index: int) -> Float64[Tensor, "4 4"]:
+        settings = self._settings
+        spread = (settings.pose_rotation_deg, settings.pose_in_plane_mm, settings.pose_depth_mm)
+        views = (settings.orbital_deg, settings.cranial_deg)
+        if views == ((0.0, 0.0), (0.0, 0.0)):
+            return sample_poses(self._ct, self.camera, index + 1, settings.seed, *spread)[index]
+        seed = 2_000_003 * (settings.seed + 1) + index
+        share = torch.rand(2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        orbital, cranial = (low + (high - low) * float(one) for (low, high), one in zip(views, share, strict=True))
+        base = view_pose(self._ct.reference_point(), orbital, cranial, SOURCE_TO_CENTRE_SHARE * self.camera.sdd_mm)
+        return sample_poses(self._ct, self.camera, 1, seed, *spread, base=base)[0]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -54,6 +54,12 @@ class ModelCard:
     settings: dict[str, Any]
     limits: str = ""
 
+    @property
+    def orbital_span_deg(self) -> float:
+        """Width of the trained range of orbital angles; a card that does not say it counts as narrow."""
+        least, largest = self.settings.get("pose_range", {}).get("orbital_deg", (0.0, 0.0))
+        return float(largest) - float(least)
+
     @classmethod
     def from_json(cls, text: str) -> ModelCard:
         """Read a card.
@@ -82,6 +88,7 @@ class LearnedModel:
     Attributes:
         path: where it was read from.
         volume: the learned residual on the CT, for the volume that the similarity renders; none leaves the CT as it is.
+        others: further models of the same CT, for views that this one does not know.
     """
 
     encoder: Encoder
@@ -89,11 +96,12 @@ class LearnedModel:
     card: ModelCard
     path: Path
     volume: PlainVolume | None = None
+    others: tuple[LearnedModel, ...] = ()
 
     @property
     def name(self) -> str:
         """For results and messages."""
-        return self.path.stem
+        return "+".join([self.path.stem, *(other.name for other in self.others)])
 
     def check_ct(self, ct_sha256: str) -> None:
         """Refuse a CT that a patient-specific model does not know.
@@ -166,7 +174,9 @@ def read_card(path: Path) -> ModelCard:
 
 
 def find_model(ct_sha256: str, explicit: Path | None = None) -> LearnedModel | None:
-    """The model for a CT: the one that is named, else a shipped or cached one of this CT, else an agnostic one, else none.
+    """The model for a CT: the one that is named, else the shipped and cached ones of this CT, else an agnostic one, else none.
+
+    Of several models of the CT the one of the narrowest range of views leads, for it is the most accurate; the others follow it.
 
     Raises:
         ModelFileError, ModelCardError: the named model cannot be read.
@@ -177,14 +187,19 @@ def find_model(ct_sha256: str, explicit: Path | None = None) -> LearnedModel | N
         model.check_ct(ct_sha256)
         return model
     cards = list(_known_cards())
-    own = [path for path, card in cards if card.kind == "patient_specific" and ct_sha256 in card.ct_sha256]
-    agnostic = [path for path, card in cards if card.kind == "agnostic"]
-    for path in own + agnostic:
+    own = [(path, card) for path, card in cards if card.kind == "patient_specific" and ct_sha256 in card.ct_sha256]
+    models = list(_loadable(path for path, card in sorted(own, key=lambda one: one[1].orbital_span_deg)))
+    if models:
+        return replace(models[0], others=tuple(models[1:]))
+    return next(_loadable(path for path, card in cards if card.kind == "agnostic"), None)
+
+
+def _loadable(paths: Iterable[Path]) -> Iterator[LearnedModel]:
+    for path in paths:
         try:
-            return load(path)
+            yield load(path)
         except (ModelFileError, ModelCardError):
             continue
-    return None
 
 
 def _known_cards() -> Iterator[tuple[Path, ModelCard]]:

@@ -22,6 +22,7 @@ from sphere_reg_ros.registration.coarse import CoarseView, coarse_problem, drr_v
 from sphere_reg_ros.registration.levels import RADIAN_MM, trace_step
 from sphere_reg_ros.registration.result import TraceStep
 from sphere_reg_ros.registration.settings import LearnedSettings
+from sphere_reg_ros.registration.trained_range import TrainedRange
 from sphere_reg_ros.similarity.learned import similarity_of
 
 COARSE_STAGE = "learned coarse"
@@ -34,6 +35,7 @@ class LearnedStages:
         self._settings = settings
         self._centre_ct = ct.reference_point().to(torch.float64)
         self._device = device
+        self._range = TrainedRange.of(model.card.settings)
         self._regressor = model.regressor.to(device)
         self._similarity = similarity_of(replace(model, encoder=model.encoder.to(device)))
         volume = drr_volume(ct, float(model.card.settings["voxel_mm"]))
@@ -96,3 +98,7 @@ class LearnedStages:
         """Learned distance between the X-ray and the DRR at a pose."""
         drr = self._view.renderer.render(T_camera_ct.to(self._device), self._view.camera, self._view.step_mm)
         return float(self._similarity.distance(self._similarity.embed_xray(xray), drr)[0])
+
+    def knows(self, T_camera_ct: Float64[Tensor, "4 4"]) -> bool:
+        """Whether the model was trained for such a pose; of others its distance says nothing."""
+        return self._range is not None and self._range.holds(T_camera_ct, self._centre_ct)

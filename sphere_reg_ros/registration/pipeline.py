@@ -157,7 +157,9 @@ class RegistrationPipeline:
             if not attempts[-1].verdict.reasons and attempts[-1].verdict.probability >= self.settings.gate.sure_probability:
                 break
         best = max(attempts, key=lambda attempt: (not attempt.verdict.reasons, attempt.verdict.scores["similarity"]))
-        verdict = best.verdict
+        with clock.stage("gate"):
+            learned = self._learned_distance(seen[0], best.solution.T_camera_ct[0].cpu())
+        verdict = quality.with_learned_distance(best.verdict, learned, self.settings.gate)
         reasons = verdict.reasons or self._rivals(best, attempts)
         return RegistrationResult(
             T_camera_ct=best.solution.T_camera_ct[0].cpu().numpy(),
@@ -176,6 +178,12 @@ class RegistrationPipeline:
             centre_ct=self.centre_ct.numpy(),
             camera=camera,
         )
+
+    def _learned_distance(self, seen: Seen, T_camera_ct: Float64[Tensor, "4 4"]) -> float | None:
+        """The least of the models that know such a view; none where none does."""
+        knowing = [one for one in self._learned if one.knows(T_camera_ct)]
+        xrays = [one.see(seen.line_integral, seen.mask, seen.camera) for one in knowing]
+        return min((one.distance_rad(xray, T_camera_ct[None]) for one, xray in zip(knowing, xrays, strict=True)), default=None)
 
     def _rivals(self, best: _Attempt, attempts: Sequence[_Attempt]) -> tuple[str, ...]:
         """Why an acceptable pose is not to be trusted: another start led elsewhere and explains the X-ray as well or better."""

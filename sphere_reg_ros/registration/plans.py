@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -57,9 +57,9 @@ class Seen:
 
 
 class Planner:
-    """Makes the plans for one CT."""
+    """Makes the plans for one CT and the models that know it."""
 
-    def __init__(self, ct: CtVolume, settings: RegistrationSettings, learned: LearnedStages | None) -> None:
+    def __init__(self, ct: CtVolume, settings: RegistrationSettings, learned: Sequence[LearnedStages]) -> None:
         self._ct = ct
         self._settings = settings
         self._learned = learned
@@ -112,16 +112,11 @@ class Planner:
 
         The guess alone comes first: a photometric level refines it in a fraction of the time of the learned one.
         """
-        learned, settings = self._learned, self._settings.learned
-        if learned is None:
-            return []
-        plans = []
-        if settings.regressor:
-            plans.append(Plan(partial(self._guess, learned, seen), self._settings.hypotheses.keep))
-        if settings.coarse:
-            find = partial(self._refine, learned, seen, prior)
-            plans.append(Plan(find, settings.keep, min(settings.first_level, len(self._settings.levels) - 1)))
-        return plans
+        settings = self._settings.learned
+        guesses = [Plan(partial(self._guess, one, seen), self._settings.hypotheses.keep) for one in self._learned]
+        first_level = min(settings.first_level, len(self._settings.levels) - 1)
+        refined = [Plan(partial(self._refine, one, seen, prior), settings.keep, first_level) for one in self._learned]
+        return [*(guesses if settings.regressor else []), *(refined if settings.coarse else [])]
 
     def _guess(self, learned: LearnedStages, seen: Seen, clock: StageClock, observe: Observe) -> Start:
         del observe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Float64
@@ -80,6 +80,19 @@ def judge(
         expected_error_mm=scores["expected_error_mm"],
         scores=scores,
     )
+
+
+def with_learned_distance(verdict: Verdict, distance_rad: float | None, gate: GateSettings) -> Verdict:
+    """The verdict with the learned similarity's voice, which knows nothing of windows and correlations; as it is without one."""
+    if distance_rad is None:
+        return verdict
+    reasons = verdict.reasons
+    if not distance_rad <= gate.max_learned_distance_rad:
+        reasons += (
+            f"learned distance {distance_rad:.2f} rad is above {gate.max_learned_distance_rad:.2f}: to the model this is another "
+            "view, or another patient",
+        )
+    return replace(verdict, reasons=reasons, scores={**verdict.scores, "learned_distance_rad": distance_rad})
 
 
 def _view_scores(comparison: Comparison, weight: Float[Tensor, "1 h w"], shown: Float[Tensor, "1 h w"]) -> dict[str, float]:

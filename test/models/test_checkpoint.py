@@ -149,3 +149,16 @@ def test_the_model_of_the_ct_comes_before_an_agnostic_one(tmp_path: Path, monkey
     (cache / "broken.safetensors").write_bytes(b"nothing")
     chosen = [find_model(letter * 64) for letter in "ab"]
     assert [model.name for model in chosen if model is not None] == ["patient", "agnostic"]
+
+
+def test_of_several_models_of_a_ct_the_narrowest_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path)
+    monkeypatch.setattr(checkpoint, "CACHE", tmp_path / "none")
+    spans = {"a_any_view": (-105.0, 105.0), "b_lateral": (80.0, 100.0), "c_near_ap": (0.0, 0.0)}
+    for name, orbital in spans.items():
+        card = dataclasses.replace(CARD, settings={**CARD.settings, "pose_range": {"orbital_deg": list(orbital)}})
+        save(tmp_path / f"{name}.safetensors", Encoder(), PoseRegressor(), card)
+    found = find_model("a" * 64)
+    assert found is not None
+    assert [found.path.stem, *(other.path.stem for other in found.others)] == ["c_near_ap", "b_lateral", "a_any_view"]
+    assert found.name == "c_near_ap+b_lateral+a_any_view"
