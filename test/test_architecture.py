@@ -24,9 +24,9 @@ RANK = {
     "optim": 4,
     "registration": 5,
     "training": 6,
-    "evaluation": 6,
-    "ros": 7,
-    "cli": 8,
+    "evaluation": 7,
+    "ros": 8,
+    "cli": 9,
 }
 FREE_FOR_ALL = {"__init__", "_version", "errors"}
 

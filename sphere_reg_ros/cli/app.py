@@ -181,7 +181,7 @@ def train(
 
 @app.command()
 def evaluate(
-    suite: Annotated[str, typer.Option(help="quick, builtin, deepfluoro, ctpelvic1k, ctspine1k or ljubljana.")],
+    suite: Annotated[str, typer.Option(help="quick, builtin, ablation, deepfluoro, ctpelvic1k, ctspine1k or ljubljana.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
     ct: Annotated[list[str] | None, typer.Option("--ct", help="CTs to evaluate on instead of the example.")] = None,
     method: Annotated[list[str] | None, typer.Option("--method", help="Methods; those that need no model without it.")] = None,
@@ -191,6 +191,7 @@ def evaluate(
     workers: Annotated[int | None, typer.Option(help="Processes; one a core without it.", min=1)] = None,
     scheduler: Annotated[str, typer.Option(help="Address of a Dask scheduler, whose workers do the work instead.")] = "",
     data: Annotated[Path | None, typer.Option(help="The data set's file or folder.")] = None,
+    model_steps: Annotated[int, typer.Option(help="Training steps of the models that methods need made.", min=1)] = 1000,
     check_data: Annotated[Path | None, typer.Option(help="Say what it holds and lacks, and do nothing else.")] = None,
     seed: Seed = 0,
     debug: Debug = False,
@@ -202,7 +203,7 @@ def evaluate(
         from sphere_reg_ros.cli.evaluate import Choice, EvaluateRequest, evaluate_suite
 
         choice = Choice(tuple(ct or ()), tuple(method or ()), tuple(start or ()), seed, images, data, split)
-        return evaluate_suite(EvaluateRequest(suite, out, choice, workers, scheduler, check_data), quiet)
+        return evaluate_suite(EvaluateRequest(suite, out, choice, workers, scheduler, check_data, model_steps), quiet)
 
     _run(work, seed, debug)
 

@@ -7,13 +7,18 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
+from torch import Tensor
 
 from sphere_reg_ros.evaluation.baselines.adam_ncc import adam_ncc
 from sphere_reg_ros.evaluation.baselines.cma_gradient_ncc import cma_gradient_ncc
+from sphere_reg_ros.evaluation.baselines.landmark_net import load_detector
+from sphere_reg_ros.evaluation.baselines.landmark_pnp import landmark_pnp
+from sphere_reg_ros.evaluation.baselines.learned_descent import by_gradient_descent, by_levenberg_marquardt, prost
 from sphere_reg_ros.evaluation.baselines.objective import Journey
 from sphere_reg_ros.evaluation.baselines.powell_gradient_ncc import powell_gradient_ncc
 from sphere_reg_ros.evaluation.errors import MethodNameError, MissingModelError, SeenPatientError, SplitError, nearest
 from sphere_reg_ros.evaluation.problem import Answer, Method, Problem, TracePoint
+from sphere_reg_ros.evaluation.variants import DETECTOR, model_file
 from sphere_reg_ros.imaging.ct import CtVolume
 from sphere_reg_ros.imaging.xray import to_line_integral
 from sphere_reg_ros.models.checkpoint import LearnedModel, find_model, load
@@ -113,18 +118,45 @@ AGNOSTIC: Mapping[str, Callable[[CtVolume, LearnedModel], Method]] = {
     "regressor": _guessed_by,
 }
 """Methods that also take a model file, as ``learned@FILE``, of CTs other than the patient's."""
+ARMS: Mapping[str, tuple[str, Callable[[CtVolume, LearnedModel], Method]]] = {
+    "sphere": ("sphere-so4", by_levenberg_marquardt),
+    "euclidean": ("euclidean-so4", by_levenberg_marquardt),
+    "hyperbolic": ("hyperbolic-so4", by_levenberg_marquardt),
+    "se3-gradient": ("sphere-se3", by_levenberg_marquardt),
+    "encoder-gradient": ("sphere-so4", lambda ct, model: by_levenberg_marquardt(ct, model, "encoder")),
+    "gradient-descent": ("sphere-so4", by_gradient_descent),
+    "tuned": ("sphere-so4-tuned", by_levenberg_marquardt),
+    "equivariant": ("sphere-so4-equivariant", by_levenberg_marquardt),
+}
+"""The ablation: the model of `variants`, and how it is minimised. The first one is the method; the others differ in one thing."""
+MADE: Mapping[str, str] = {**{name: model for name, (model, _) in ARMS.items()}, "prost": "prost", "landmark-pnp": DETECTOR}
+"""Methods whose model the evaluation makes for each CT."""
 WITHOUT_MODEL = ("photometric", "adam-ncc", "cma-gradient-ncc", "powell-gradient-ncc")
 """What every CT can be registered with."""
 
 
-def make_method(name: str, ct: CtVolume, volumes: VolumePyramid) -> Method:
+def make_method(name: str, ct: CtVolume, volumes: VolumePyramid, points_mm: Tensor, models: Path) -> Method:
     """A method by its name, bound to a CT.
+
+    Args:
+        points_mm: the CT's landmarks.
+        models: folder of the models that the evaluation made.
 
     Raises:
         SeenPatientError: ``NAME@FILE`` with a model of the CT itself.
+        MissingModelError: no model in the folder.
     """
     kind, _, path = name.partition("@")
-    return AGNOSTIC[kind](ct, _unseen(path, ct)) if path else METHODS[kind](ct, volumes)
+    if path:
+        return AGNOSTIC[kind](ct, _unseen(path, ct))
+    if kind not in MADE:
+        return METHODS[kind](ct, volumes)
+    file = model_file(models, MADE[kind], ct)
+    if not file.exists():
+        raise MissingModelError(f"{file}: the model of method '{kind}' is not there; 'sphere_reg evaluate' makes it first")
+    if kind == "landmark-pnp":
+        return landmark_pnp(load_detector(file), points_mm)
+    return prost(ct, volumes, load(file)) if kind == "prost" else ARMS[kind][1](ct, load(file))
 
 
 def check_method(name: str) -> str:
@@ -134,8 +166,9 @@ def check_method(name: str) -> str:
         MethodNameError: there is none of that name; the nearest one is told.
     """
     kind, separator, path = name.partition("@")
-    if kind not in METHODS or (separator and not (kind in AGNOSTIC and path)):
-        raise MethodNameError(f"no method '{name}': {nearest(kind, AGNOSTIC if separator else METHODS)}")
+    known = AGNOSTIC if separator else {*METHODS, *MADE}
+    if kind not in known or (separator and not path):
+        raise MethodNameError(f"no method '{name}': {nearest(kind, known)}")
     return name
 
 
@@ -146,5 +179,5 @@ def check_unseen(names: Sequence[str]) -> None:
         SplitError: such a method.
     """
     for name in names:
-        if name in AGNOSTIC:
-            raise SplitError(f"method '{name}' takes the patient's own model; with an agnostic split name one: {name}@FILE")
+        if name in AGNOSTIC or name in MADE:
+            raise SplitError(f"method '{name}' takes the patient's own model; an agnostic split has learned@FILE, regressor@FILE")

@@ -11,7 +11,7 @@ from sphere_reg_ros.evaluation.datasets.deepfluoro import check_deepfluoro
 from sphere_reg_ros.evaluation.datasets.labelled_ct import LAYOUTS, check_labelled, read_folder
 from sphere_reg_ros.evaluation.datasets.ljubljana import check_ljubljana
 from sphere_reg_ros.evaluation.errors import DatasetFileError, SuiteNameError, nearest
-from sphere_reg_ros.evaluation.methods import WITHOUT_MODEL, check_method, check_unseen
+from sphere_reg_ros.evaluation.methods import ARMS, WITHOUT_MODEL, check_method, check_unseen
 from sphere_reg_ros.evaluation.splits import AGNOSTIC, SPECIFIC, Split, make_split
 from sphere_reg_ros.evaluation.starts import expanded
 
@@ -45,16 +45,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Suite:
-    """Images of a patient at most, names of the starts, and the data set that the user brings along, if any."""
+    """Images of a patient at most, names of the starts, the data set that the user brings along, if any, and methods."""
 
     images: int
     starts: tuple[str, ...]
     data: str = ""
+    methods: tuple[str, ...] = WITHOUT_MODEL
 
 
 SUITES: Mapping[str, Suite] = {
     "quick": Suite(20, ("0.5",)),
     "builtin": Suite(100, ("0.5", "1")),
+    "ablation": Suite(20, ("1",), methods=tuple(ARMS)),
     "deepfluoro": Suite(1000, ("0.5", "1"), DEEPFLUORO),
     "ljubljana": Suite(2, ("0.5", "1"), LJUBLJANA),
     "ctpelvic1k": Suite(5, ("0.5", "1"), LABELLED),
@@ -68,7 +70,7 @@ class Choice:
 
     Attributes:
         cts: paths; the example CT where there is none.
-        methods: names; those that need no model where there is none.
+        methods: names.
         starts: names, see `starts`.
         seed: of poses, images and starts.
         images: per patient and start.
@@ -94,7 +96,7 @@ def tasks_of(suite: str, choice: Choice) -> list[Task]:
         SplitError: too few patients for the split, or a method that knows them.
     """
     chosen = suite_of(suite)
-    names = [check_method(name) for name in dict.fromkeys(choice.methods)] or list(WITHOUT_MODEL)
+    names = [check_method(name) for name in dict.fromkeys(choice.methods)] or list(chosen.methods)
     if choice.split == AGNOSTIC:
         check_unseen(names)
     starts = expanded(choice.starts or chosen.starts)

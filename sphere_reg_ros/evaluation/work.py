@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from time import perf_counter
 
 import torch
@@ -29,9 +30,9 @@ def _patient(dataset: str) -> tuple[Patient, VolumePyramid]:
 
 
 @lru_cache(maxsize=8)
-def _method(name: str, dataset: str) -> Method:
+def _method(name: str, dataset: str, models: str) -> Method:
     patient, volumes = _patient(dataset)
-    return make_method(name, patient.ct, volumes)
+    return make_method(name, patient.ct, volumes, patient.points_mm, Path(models))
 
 
 @lru_cache(maxsize=2)
@@ -39,10 +40,10 @@ def _case(dataset: str, seed: int, start: str, index: int) -> Case:
     return _patient(dataset)[0].case(index, seed, start)
 
 
-def perform(task: Task, commit: str) -> dict[str, str]:
+def perform(task: Task, commit: str, models: str = "") -> dict[str, str]:
     """Make the X-ray, register it, and measure the result; the clock runs in the method alone, whose kernels are compiled."""
     patient, _ = _patient(task.dataset)
-    method = _method(task.method, task.dataset)
+    method = _method(task.method, task.dataset, models)
     case = _case(task.dataset, task.seed, task.spread, task.case)
     problem = Problem(case.xray, case.camera, case.T_start, task.seed * 100_003 + task.case)
     _warm(task.method, task.dataset, problem)

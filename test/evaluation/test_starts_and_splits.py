@@ -113,4 +113,4 @@ def test_a_model_that_knows_the_patient_is_refused(phantom_path: Path, monkeypat
     model = SimpleNamespace(card=SimpleNamespace(ct_sha256=(ct.sha256,)))
     monkeypatch.setattr(methods, "load", lambda path: model)
     with pytest.raises(SeenPatientError, match="must not have seen"):
-        methods.make_method("learned@m.safetensors", ct, VolumePyramid(ct, "cpu", torch.device("cpu")))
+        methods.make_method("learned@m.safetensors", ct, VolumePyramid(ct, "cpu", torch.device("cpu")), POINTS, Path())
