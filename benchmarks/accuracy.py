@@ -118,6 +118,8 @@ def rows_of(
             "expected_error_mm": f"{result.expected_error_mm:.4f}",
             "time_ms": f"{result.timings_ms['total']:.0f}",
             "iterations": result.iterations,
+            # Poses that no model knows have no learned distance, and still a column for it.
+            "score_learned_distance_rad": "",
             **{f"score_{name}": f"{value:.5f}" for name, value in result.scores.items() if name != "expected_error_mm"},
             "reasons": "; ".join(result.reasons),
         }
