@@ -16,9 +16,11 @@ from sphere_reg_ros.geometry.camera import Camera
 from sphere_reg_ros.imaging.ct import CtVolume
 from sphere_reg_ros.models.canonical import canonical_camera, normalise, to_canonical
 from sphere_reg_ros.models.checkpoint import LearnedModel
-from sphere_reg_ros.optim.levenberg_marquardt import LevenbergMarquardtSettings, Solution, minimise
+from sphere_reg_ros.optim.levenberg_marquardt import LevenbergMarquardtSettings, Linearise, Solution, minimise
 from sphere_reg_ros.optim.levenberg_marquardt import TraceStep as BatchStep
 from sphere_reg_ros.registration.coarse import CoarseView, coarse_problem, drr_volume
+from sphere_reg_ros.registration.device_coarse import solve_coarse_on_device
+from sphere_reg_ros.registration.graphs import StageGraphs
 from sphere_reg_ros.registration.levels import RADIAN_MM, trace_step
 from sphere_reg_ros.registration.result import TraceStep
 from sphere_reg_ros.registration.settings import LearnedSettings
@@ -35,6 +37,7 @@ class LearnedStages:
         self._settings = settings
         self._centre_ct = ct.reference_point().to(torch.float64)
         self._device = device
+        self._graphs = StageGraphs()
         self._range = TrainedRange.of(model.card.settings)
         self._regressor = model.regressor.to(device)
         self._similarity = similarity_of(replace(model, encoder=model.encoder.to(device)))
@@ -78,10 +81,16 @@ class LearnedStages:
     def minimise_distance(
         self, xray: Float[Tensor, "1 1 n n"], poses: Float64[Tensor, "k 4 4"], observe: Callable[[TraceStep], None]
     ) -> Solution:
-        """Levenberg-Marquardt on the logarithm's residual, all hypotheses in one batch."""
+        """Levenberg-Marquardt on the logarithm's residual, all hypotheses in one batch.
+
+        On a device ``observe`` is told of the iterations when all of them are over.
+        """
         embedded = self._similarity.embed_xray(xray).expand(len(poses), -1)
-        problem = coarse_problem(self._similarity, self._view, embedded, self._settings.pose_gradient)
+        gradient = self._settings.pose_gradient
         counted = count()
+
+        def problem(points: Float[Tensor, "n d"]) -> Linearise:
+            return coarse_problem(self._similarity, self._view, points, gradient)
 
         def in_the_lead(step: BatchStep) -> None:
             observe(trace_step(COARSE_STAGE, next(counted), step, int(step.cost.argmin())))
@@ -91,7 +100,13 @@ class LearnedStages:
             step_tolerance=self._settings.step_tolerance_mm,
             scale=(1.0, 1.0, 1.0, RADIAN_MM, RADIAN_MM, RADIAN_MM),
         )
-        return minimise(problem, poses.to(self._device), self._centre_ct, limits, on_iteration=in_the_lead)
+        if self._device.type == "cpu":
+            return minimise(problem(embedded), poses, self._centre_ct, limits, on_iteration=in_the_lead)
+        centre_ct, T_initial = self._centre_ct.to(self._device), poses.to(self._device)
+        solution = solve_coarse_on_device(problem, embedded, T_initial, centre_ct, limits, self._graphs, gradient)
+        for step in solution.trace:
+            in_the_lead(step)
+        return solution
 
     @torch.no_grad()
     def distance_rad(self, xray: Float[Tensor, "1 1 n n"], T_camera_ct: Float64[Tensor, "1 4 4"]) -> float:

@@ -58,9 +58,10 @@ def embedded(T: Float64[Tensor, "*b 4 4"], centre_ct: Float64[Tensor, "3"], R_mm
 
     About the source, far from there, SO(4) would see little of a shift.
     """
-    usual = T.new_tensor([0.0, 0.0, SOURCE_TO_CENTRE_MM])
     place = (T[..., :3, :3] @ centre_ct.to(T)[:, None]).squeeze(-1) + T[..., :3, 3]
-    return so4.embed_mccarthy(se3.from_rotation_translation(T[..., :3, :3], place - usual), R_mm)
+    # Only the depth is shifted: a vector made from numbers would be copied to the device at every call.
+    from_usual = torch.cat((place[..., :2], place[..., 2:] - SOURCE_TO_CENTRE_MM), dim=-1)
+    return so4.embed_mccarthy(se3.from_rotation_translation(T[..., :3, :3], from_usual), R_mm)
 
 
 @dataclass(frozen=True)
