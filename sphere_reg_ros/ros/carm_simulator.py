@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from array import array
 from typing import Any
 
 import rclpy
@@ -98,7 +99,8 @@ class CArmSimulator(WorkingNode):
             self._answered.set()
 
     def _value(self, name: str) -> Any:
-        return self.get_parameter(name).value
+        value = self.get_parameter(name).value
+        return tuple(value) if isinstance(value, array | list) else value
 
 
 def main(args: list[str] | None = None) -> int:

@@ -14,7 +14,8 @@ class NodeParameter:
     """One parameter.
 
     Attributes:
-        limits: smallest and largest value of a number.
+        default: a tuple is an interval, given as an array of its least and its largest value.
+        limits: smallest and largest value of a number, or of each number of an interval.
         choices: allowed values of a text.
         read_only: fixed once the node is configured.
     """
@@ -69,6 +70,10 @@ CARM_PARAMETERS = (
     NodeParameter("pose_rotation_deg", 20.0, "spread of the views around AP", limits=(0.0, 180.0), read_only=True),
     NodeParameter("pose_in_plane_mm", 30.0, "the same in the image plane", limits=(0.0, 500.0), read_only=True),
     NodeParameter("pose_depth_mm", 60.0, "the same in depth", limits=(0.0, 500.0), read_only=True),
+    NodeParameter(
+        "orbital_deg", (0.0, 0.0), "least and largest orbital angle of a view; AP is 0", limits=(-180.0, 180.0), read_only=True
+    ),
+    NodeParameter("cranial_deg", (0.0, 0.0), "the same of the cranial angle", limits=(-90.0, 90.0), read_only=True),
     NodeParameter("prior_rotation_deg", 10.0, "error of the published prior", limits=(0.0, 180.0), read_only=True),
     NodeParameter("prior_in_plane_mm", 15.0, "the same in the image plane", limits=(0.0, 500.0), read_only=True),
     NodeParameter("prior_depth_mm", 30.0, "the same in depth", limits=(0.0, 500.0), read_only=True),
@@ -107,7 +112,12 @@ def problem_with(parameter: NodeParameter, value: Any) -> str:
     """What is wrong with a value; empty where nothing is."""
     if parameter.choices is not None and value not in parameter.choices:
         return f"{parameter.name} is '{value}'; choose one of {', '.join(parameter.choices)}"
-    if parameter.limits is not None and not parameter.limits[0] <= value <= parameter.limits[1]:
+    interval = isinstance(parameter.default, tuple)
+    if interval and (len(value) != 2 or value[0] > value[1]):
+        return f"{parameter.name} is {list(value)}; give two numbers, the least and the largest"
+    numbers = value if interval else (value,)
+    if parameter.limits is not None and not all(parameter.limits[0] <= number <= parameter.limits[1] for number in numbers):
+        value = list(value) if interval else value
         return f"{parameter.name} is {value}; it must lie between {parameter.limits[0]} and {parameter.limits[1]}"
     return ""
 
@@ -124,7 +134,9 @@ def _descriptor(parameter: NodeParameter) -> ParameterDescriptor:
         descriptor.additional_constraints = f"one of {', '.join(parameter.choices)}"
     if parameter.limits is not None:
         low, high = parameter.limits
-        if isinstance(parameter.default, int):
+        if isinstance(parameter.default, tuple):
+            descriptor.additional_constraints = f"two numbers between {low} and {high}, the least and the largest"
+        elif isinstance(parameter.default, int):
             descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=0)]
         else:
             descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)]

@@ -28,10 +28,13 @@ def run_to_the_end(name: str, make_node: Callable[[], WorkingNode], args: list[s
 
     Returns:
         The exit code: 0, or 2 after one line about a wrong parameter or input.
+
+    Raises:
+        Exception: what the work raised besides; the process must not look as if its work were done.
     """
     rclpy.init(args=args)
     node: WorkingNode | None = None
-    problem: list[InputError] = []
+    problem: list[Exception] = []
     try:
         node = make_node()
         working = threading.Thread(target=_work, args=(node, problem), daemon=True)
@@ -49,12 +52,15 @@ def run_to_the_end(name: str, make_node: Callable[[], WorkingNode], args: list[s
             node.destroy_node()
         rclpy.try_shutdown()
     for one in problem:
+        if not isinstance(one, InputError):
+            raise one
         print(f"{name}: {one}", file=sys.stderr)
     return 2 if problem else 0
 
 
-def _work(node: WorkingNode, problem: list[InputError]) -> None:
+def _work(node: WorkingNode, problem: list[Exception]) -> None:
     try:
         node.run()
-    except InputError as error:
-        problem.append(error)
+    except Exception as error:
+        if rclpy.ok():  # where the node was told to stop, its work may fail in any way
+            problem.append(error)

@@ -64,6 +64,8 @@ def test_a_wrong_start_parameter_ends_the_node_in_one_line(start: Any) -> None:
         ("registration_node", "device:=gpu", "choose one of"),
         ("registration_node", "timeout_s:=-1.0", "timeout_s"),
         ("carm_simulator", "ct_path:=/nowhere.nii", "/nowhere.nii"),
+        ("carm_simulator", "orbital_deg:=[30.0, -30.0]", "the least and the largest"),
+        ("carm_simulator", "cranial_deg:=[-30.0, 95.0]", "cranial_deg"),
         ("bag_player", "bag:=/nowhere", "/nowhere"),
     ):
         process = start(module, "-p", setting)
@@ -75,8 +77,8 @@ def test_a_wrong_start_parameter_ends_the_node_in_one_line(start: Any) -> None:
 def test_the_simulated_carm_is_registered_near_its_truth(client: Any, start: Any, phantom_path: Path, end_process: Any) -> None:
     registration = start("registration_node", "-p", "autostart:=false", "-p", f"ct_path:={phantom_path}", *CARM_REMAPPED)
     before = len(client.heard["result"])
-    images = ("-p", "images:=2", "-p", "image_px:=128", "-p", "period_s:=0.2", "-p", "pose_depth_mm:=20.0")
-    carm = start("carm_simulator", "-p", f"ct_path:={phantom_path}", *images)
+    images = ("images:=2", "image_px:=128", "period_s:=0.2", "pose_depth_mm:=20.0", "orbital_deg:=[-20.0, 20.0]")
+    carm = start("carm_simulator", *(word for setting in (f"ct_path:={phantom_path}", *images) for word in ("-p", setting)))
     # The C-arm begins when the registration is active: not before we listen to its truth, which is sent once.
     client.wait(lambda: client.publishes("carm", "/tf"), "the C-arm's TF")
     assert client.transition(CONFIGURE) and client.transition(ACTIVATE)
