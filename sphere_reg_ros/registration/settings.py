@@ -119,7 +119,7 @@ class GateSettings:
         max_expected_error_mm: root mean square error of the bone that the covariance implies.
         max_last_step_mm: a pose that still moves further an iteration has not converged.
         max_learned_distance_rad: angle on the sphere between X-ray and DRR, where a model knows the view; at true poses of the
-            shipped model 0.10 at most in 99 % of the X-rays, at half the usual start errors 0.21 in the middle.
+            shipped model 0.11 at most in 99 % of the X-rays, at half the usual start errors 0.21 in the middle.
         covariance_scale: brings the cluster-robust covariance to measured errors, see ``benchmarks/calibrate_gate.py``.
     """
 
