@@ -3,8 +3,8 @@
     python benchmarks/authors_renderer.py [--images 3] [--iterations 10] [--out benchmarks/results/authors_renderer.csv]
 
 The renderer alone is exchanged: the same pixels, voxels, step along the ray, similarity and 250 iterations; diffdrr's gradient of
-the pose is its own autograd's. With diffdrr ``--iterations`` of them are timed and scaled to 250: the table says so. The renderers
-of the other baselines' authors (OpenCL and CUDA programs of their own) do not run on a CPU.
+the pose is its own autograd's. With diffdrr ``--iterations`` of them are timed and scaled to 250, as the table says. The
+renderers of the other baselines' authors (OpenCL and CUDA programs of their own) do not run on a CPU.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ TOPICS = (GEOMETRY_TOPIC, PRIOR_TOPIC, INFO_TOPIC, IMAGE_TOPIC, TF_TOPIC, STATIC
 CLOCK_PERIOD_S = 0.02
 RESULT_TIMEOUT_S = 20.0
 QUIET_S = 1.0
-"""Discovery of new publishers before the first message, and work of the receivers after the last."""
+"""Discovery of new publishers and a new time before the first message, and work of the receivers after the last."""
 
 
 class BagPlayer(WorkingNode):
@@ -61,7 +61,6 @@ class BagPlayer(WorkingNode):
                 self._played[topic] = self.create_publisher(_message_class(kind), topic, _quality(topic))
         if self._value("wait_for_registration"):
             self._wait_for_registration()
-        time.sleep(QUIET_S)
         for loop in _counted(loops):
             self._play(recorded, rate)
             if self._value("wait_for_registration"):
@@ -79,11 +78,12 @@ class BagPlayer(WorkingNode):
             time.sleep(0.1)
 
     def _play(self, recorded: list[tuple[str, str, int, bytes]], rate: float) -> None:
-        first_ns, began = recorded[0][2], time.monotonic()
+        first_ns, began = recorded[0][2], time.monotonic() + QUIET_S
+        self._hold_clock(first_ns, began)
         for topic, _, stamp_ns, data in recorded:
             while rclpy.ok():
                 now_ns = min(stamp_ns, first_ns + int((time.monotonic() - began) * rate * 1e9))
-                self._clock_topic.publish(Clock(clock=Time(sec=now_ns // 10**9, nanosec=now_ns % 10**9)))
+                self._publish_clock(now_ns)
                 if now_ns >= stamp_ns:
                     break
                 time.sleep(min(CLOCK_PERIOD_S, (stamp_ns - now_ns) / 1e9 / rate))
@@ -93,6 +93,15 @@ class BagPlayer(WorkingNode):
                 self._awaited_ns = _header_stamp_ns(data)
                 self._answered.clear()
             self._played[topic].publish(data)
+
+    def _hold_clock(self, now_ns: int, until: float) -> None:
+        """Stand still at a time: the clock is a topic of its own, and an X-ray that overtakes its jump back looks too old."""
+        while rclpy.ok() and time.monotonic() < until:
+            self._publish_clock(now_ns)
+            time.sleep(CLOCK_PERIOD_S)
+
+    def _publish_clock(self, now_ns: int) -> None:
+        self._clock_topic.publish(Clock(clock=Time(sec=now_ns // 10**9, nanosec=now_ns % 10**9)))
 
     def _on_result(self, message: RegistrationResult) -> None:
         if conversions.stamp_ns(message.header.stamp) == self._awaited_ns:
