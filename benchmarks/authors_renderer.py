@@ -3,15 +3,14 @@
     python benchmarks/authors_renderer.py [--images 3] [--iterations 10] [--out benchmarks/results/authors_renderer.csv]
 
 The renderer alone is exchanged: the same pixels, voxels, step along the ray, similarity and 250 iterations; diffdrr's gradient of
-the pose is its own autograd's. With diffdrr ``--iterations`` of them are timed and scaled to 250, as the table says. The
-renderers of the other baselines' authors (OpenCL and CUDA programs of their own) do not run on a CPU.
+the pose is its own autograd's. With diffdrr ``--iterations`` of them are timed and scaled to 250. The renderers of the other
+baselines' authors (OpenCL and CUDA programs of their own) do not run on a CPU. scripts/evaluation_page.py makes the table of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import statistics
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
@@ -94,21 +93,9 @@ def main() -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    print(table(rows))
-
-
-def table(rows: list[dict[str, object]]) -> str:
-    """Median seconds of 250 iterations, as Markdown."""
-    lines = ["| adam-ncc with | seconds an X-ray | times ours | measured |", "| --- | --- | --- | --- |"]
-    names = list(dict.fromkeys(str(row["renderer"]) for row in rows))
-    seconds = {
-        name: statistics.median(float(str(row["time_ms"])) for row in rows if row["renderer"] == name) / 1e3 for name in names
-    }
-    for name in names:
-        timed = next(row["timed_iterations"] for row in rows if row["renderer"] == name)
-        said = "whole" if name == OURS else f"scaled from {timed} of {SETTINGS.iterations} iterations"
-        lines.append(f"| {name} | {seconds[name]:.1f} | {seconds[name] / seconds[OURS]:.1f} | {said} |")
-    return "\n".join(lines)
+    for row in rows:
+        timed = f"{row['timed_iterations']} iterations timed"
+        print(f"{row['case']:>4} {row['renderer']:<20} {float(str(row['time_ms'])) / 1e3:8.1f} s ({timed})")
 
 
 if __name__ == "__main__":
