@@ -112,6 +112,7 @@ class RegistrationPipeline:
         camera: Camera,
         T_initial: ArrayLike | None = None,
         *,
+        T_tracked: ArrayLike | None = None,
         further_views: Sequence[View] = (),
         should_stop: Callable[[], bool] | None = None,
         on_iteration: Callable[[TraceStep], None] | None = None,
@@ -123,6 +124,9 @@ class RegistrationPipeline:
             xray: one X-ray; ``camera`` describes it at its own resolution.
             T_initial: ``T_camera_ct`` in mm to start from; without it the model's guess, else the C-arm's reported angles, else a
                 search.
+            T_tracked: pose in the X-ray just before: a few iterations at the finest levels follow it, and the rest of the
+                pipeline where the gate is not sure of what they find, or the patient has moved far. The score ``tracked`` is 1
+                where they were enough, 0 where not.
             further_views: X-rays of the same patient by other cameras, registered together with the first.
             should_stop: asked at every iteration.
             on_iteration: told of every iteration, hypotheses in the lead first.
@@ -141,7 +145,7 @@ class RegistrationPipeline:
                 [xray_level(one.line_integral, one.mask, one.camera, level, self.device) for level in self.settings.levels]
                 for one in seen
             ]
-            plans = self._planner.plans(seen[0], T_initial)
+            plans = self._planner.plans(seen[0], T_initial, T_tracked)
             relative = [torch.as_tensor(np.asarray(view.T_view_reference), dtype=torch.float64) for view in views]
         solver = LevelSolver(self._volumes, self._truncation, self.centre_ct, self.settings, self._graphs)
 
@@ -154,13 +158,14 @@ class RegistrationPipeline:
         for plan in plans:
             start = plan.find(clock, observe)
             attempts.append(self._attempt(solver, pyramids, relative, start, plan, clock, observe))
-            if not attempts[-1].verdict.reasons and attempts[-1].verdict.probability >= self.settings.gate.sure_probability:
+            if self._is_sure(attempts[-1], plan):
                 break
         best = max(attempts, key=lambda attempt: (not attempt.verdict.reasons, attempt.verdict.scores["similarity"]))
         with clock.stage("gate"):
             learned = self._learned_distance(seen[0], best.solution.T_camera_ct[0].cpu())
         verdict = quality.with_learned_distance(best.verdict, learned, self.settings.gate)
         reasons = verdict.reasons or self._rivals(best, attempts)
+        tracked = {} if T_tracked is None else {"tracked": float(len(attempts) == 1)}
         return RegistrationResult(
             T_camera_ct=best.solution.T_camera_ct[0].cpu().numpy(),
             accepted=not reasons,
@@ -168,7 +173,7 @@ class RegistrationPipeline:
             covariance=verdict.covariance,
             probability=verdict.probability,
             expected_error_mm=verdict.expected_error_mm,
-            scores=verdict.scores,
+            scores={**verdict.scores, **tracked},
             timings_ms=clock.timings_ms(),
             iterations=sum(attempt.iterations for attempt in attempts),
             trace=best.trace,
@@ -179,6 +184,18 @@ class RegistrationPipeline:
             camera=camera,
         )
 
+    def _is_sure(self, attempt: _Attempt, plan: Plan) -> bool:
+        """Whether no other way to start needs to be tried."""
+        if attempt.verdict.reasons or attempt.verdict.probability < self.settings.gate.sure_probability:
+            return False
+        found = attempt.solution.T_camera_ct[0].cpu()
+        return plan.T_tracked is None or self._apart_mm(found, plan.T_tracked) <= self.settings.tracking.max_motion_mm
+
+    def _apart_mm(self, ours: Float64[Tensor, "4 4"], theirs: Float64[Tensor, "4 4"]) -> float:
+        """Mean distance of the bone under two poses."""
+        points = self._bone_points_mm
+        return float((se3.transform_points(ours, points) - se3.transform_points(theirs, points)).norm(dim=1).mean())
+
     def _learned_distance(self, seen: Seen, T_camera_ct: Float64[Tensor, "4 4"]) -> float | None:
         """The least of the models that know such a view; none where none does."""
         knowing = [one for one in self._learned if one.knows(T_camera_ct)]
@@ -187,10 +204,9 @@ class RegistrationPipeline:
 
     def _rivals(self, best: _Attempt, attempts: Sequence[_Attempt]) -> tuple[str, ...]:
         """Why an acceptable pose is not to be trusted: another start led elsewhere and explains the X-ray as well or better."""
-        ours, points = best.solution.T_camera_ct[0], self._bone_points_mm
+        ours = best.solution.T_camera_ct[0].cpu()
         for other in attempts:
-            theirs = other.solution.T_camera_ct[0]
-            apart_mm = float((se3.transform_points(ours, points) - se3.transform_points(theirs, points)).norm(dim=1).mean())
+            apart_mm = self._apart_mm(ours, other.solution.T_camera_ct[0].cpu())
             ours_like, theirs_like = (one.verdict.scores["similarity"] for one in (best, other))
             if apart_mm > self.settings.gate.same_pose_mm and theirs_like >= RIVAL_SHARE * ours_like:
                 return (f"ambiguous: a pose {apart_mm:.1f} mm away is as similar ({theirs_like:.2f}, this one {ours_like:.2f})",)
@@ -213,15 +229,24 @@ class RegistrationPipeline:
         """The photometric levels from one set of starts, and the gate's answer."""
         poses, trace, iterations = start.poses, list(start.trace), start.iterations
         solution: StageSolution | None = None
+        last = len(self.settings.levels) - 1
         for index, level in enumerate(self.settings.levels):
             if index < plan.first_level:
                 continue
+            levels = [pyramid[index] for pyramid in pyramids]
+            if index == last and plan.last_iterations is not None:
+                levels = [one.limited(plan.last_iterations) for one in levels]
             with clock.stage(level.name):
-                solution = solver.solve([pyramid[index] for pyramid in pyramids], T_view_reference, poses, observe)
-                poses = solution.best(plan.keep if index == 0 else 1, self.centre_ct)
+                solution = solver.solve(levels, T_view_reference, poses, observe)
+                poses = solution.best(plan.keep if index == 0 < last else 1, self.centre_ct)
                 iterations += solution.evaluations
                 trace.extend(solution.trace)
         assert solution is not None
+        if len(solution.T_camera_ct) > 1:  # the gate judges one pose
+            with clock.stage(level.name):
+                solution = solver.solve([pyramid[-1] for pyramid in pyramids], T_view_reference, poses, observe)
+                iterations += solution.evaluations
+                trace.extend(solution.trace)
         with clock.stage("gate"):
             verdict = quality.judge(solution, self.centre_ct, self._bone_points_mm, self.settings.gate)
         return _Attempt(solution, verdict, iterations, tuple(trace))

@@ -39,11 +39,15 @@ class Plan:
         find: runs the stages before the photometric ones.
         keep: hypotheses that leave the first photometric level.
         first_level: photometric level to begin with.
+        last_iterations: renderings at the last level, where they are fewer than the level's own.
+        T_tracked: the pose in the X-ray before, where the plan is to follow it: far from there it is not believed alone.
     """
 
     find: Callable[[StageClock, Observe], Start]
     keep: int
     first_level: int = 0
+    last_iterations: int | None = None
+    T_tracked: Float64[Tensor, "4 4"] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,18 @@ class Planner:
         self._learned = learned
         self._centre_ct = ct.reference_point().to(torch.float64)
 
-    def plans(self, seen: Seen, T_initial: ArrayLike | None) -> list[Plan]:
+    def plans(self, seen: Seen, T_initial: ArrayLike | None, T_tracked: ArrayLike | None = None) -> list[Plan]:
         """Around the prior first, where there is one: that is fast, and right where the prior is; then the model's way.
 
-        Without a prior the model's way, then around the C-arm's angles, then a search.
+        Without a prior the model's way, then around the C-arm's angles, then a search. A pose to track comes before all, and is
+        the prior where there is no other.
 
         Raises:
             InitialPoseError: the prior cannot be used.
         """
+        if T_tracked is not None:
+            tracked = starts.check_initial_pose(T_tracked, self._ct, seen.camera)
+            return [self._track(tracked), *self.plans(seen, T_tracked if T_initial is None else T_initial)]
         prior = None if T_initial is None else starts.check_initial_pose(T_initial, self._ct, seen.camera)
         settings = self._settings
         if prior is None:
@@ -98,6 +106,11 @@ class Planner:
                 return Start(starts.hypotheses(pose, self._centre_ct, spread, seed))
 
         return Plan(find, spread.keep)
+
+    def _track(self, pose: Float64[Tensor, "4 4"]) -> Plan:
+        settings = self._settings.tracking
+        first_level = min(settings.first_level, len(self._settings.levels) - 1)
+        return Plan(lambda clock, observe: Start(pose[None]), 1, first_level, settings.last_iterations, pose)
 
     def _search(self, camera: Camera) -> Callable[[StageClock, Observe], Start]:
         def find(clock: StageClock, observe: Observe) -> Start:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -42,6 +42,10 @@ class XrayLevel:
         """Side of the normalisation window, odd, at this resolution."""
         half = self.settings.window_mm / (2.0 * max(self.camera.pixel_pitch_mm))
         return 2 * max(1, round(half)) + 1
+
+    def limited(self, max_iterations: int) -> XrayLevel:
+        """The same with fewer iterations allowed."""
+        return replace(self, settings=replace(self.settings, max_iterations=min(max_iterations, self.settings.max_iterations)))
 
 
 def xray_level(

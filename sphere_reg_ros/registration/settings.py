@@ -107,6 +107,21 @@ class LearnedSettings:
 
 
 @dataclass(frozen=True)
+class TrackingSettings:
+    """From one X-ray of a series to the next, see :meth:`sphere_reg_ros.registration.pipeline.RegistrationPipeline.register`.
+
+    Attributes:
+        first_level: photometric level to begin with, counted in `RegistrationSettings.levels`.
+        last_iterations: renderings at the last level; the level before has left little to do.
+        max_motion_mm: mean motion of the bone since the last X-ray, beyond which the whole pipeline has to confirm the pose.
+    """
+
+    first_level: int = 1
+    last_iterations: int = 4
+    max_motion_mm: float = 15.0
+
+
+@dataclass(frozen=True)
 class GateSettings:
     """Limits of the quality gate; each one that is passed over gives a reason for rejection.
 
@@ -144,6 +159,7 @@ class RegistrationSettings:
         around_reported: starts around the angles that the C-arm reports; the patient's place is not in them.
         search: starts where nothing is known.
         learned: the stages of a model, where one is given.
+        tracking: the short way from the pose in the X-ray before.
         deviation_floor: contrast, as a line integral, below which a window counts as noise.
         tukey_cutoff: residuals beyond this many robust deviations lose all weight at the finest levels.
         gate: limits of the accept/reject decision.
@@ -161,6 +177,7 @@ class RegistrationSettings:
     )
     search: SearchSettings = field(default_factory=SearchSettings)
     learned: LearnedSettings = field(default_factory=LearnedSettings)
+    tracking: TrackingSettings = field(default_factory=TrackingSettings)
     deviation_floor: float = 0.05
     tukey_cutoff: float = 4.685
     gate: GateSettings = field(default_factory=GateSettings)

@@ -56,6 +56,11 @@ REGISTRATION_PARAMETERS = (
     NodeParameter("max_image_age_s", 0.0, "refuse X-rays older than this when they arrive; 0 is any age", limits=(0.0, 3600.0)),
     NodeParameter("timeout_s", 0.0, "limit for one registration; 0 is none", limits=(0.0, 600.0)),
     NodeParameter("use_last_pose", True, "start from the last accepted pose where there is no prior"),
+    NodeParameter(
+        "tracking",
+        False,
+        "follow the last X-ray's accepted pose by a few iterations, and do the rest where that fails; needs use_last_pose",
+    ),
     NodeParameter("seed", 0, "of the start hypotheses", limits=(0, 2**31 - 1), read_only=True),
 )
 

@@ -220,9 +220,9 @@ class RegistrationNode(LifecycleNode):
             self._check_age(image)
             xray = pixels.image_to_xray(image, self._value("image_is_attenuation"))
             camera = self._camera(info)
-            options.setdefault("timeout_s", self._value("timeout_s") or None)
-            options.setdefault("use_last_pose", self._value("use_last_pose"))
-            options.setdefault("should_stop", lambda: not self._live())
+            chosen = {name: self._value(name) for name in ("use_last_pose", "tracking")}
+            limits = {"timeout_s": self._value("timeout_s") or None, "should_stop": lambda: not self._live()}
+            options = {**chosen, **limits, **options}
             if options.get("T_initial") is None:
                 options["T_initial"] = self._prior_in_camera(image.header)
             result = self._session.register(xray, camera, conversions.stamp_ns(image.header.stamp), **options)

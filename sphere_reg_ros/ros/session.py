@@ -134,11 +134,16 @@ class RegistrationSession:
         *,
         T_initial: np.ndarray | None = None,
         use_last_pose: bool = True,
+        tracking: bool = False,
         should_stop: Callable[[], bool] | None = None,
         on_iteration: Callable[[TraceStep], None] | None = None,
         timeout_s: float | None = None,
     ) -> RegistrationResult:
         """Register one X-ray from the given pose, else from the last accepted one, else by a search.
+
+        Args:
+            use_last_pose: start from the last accepted pose.
+            tracking: follow it by a few iterations first, where it is that of the last X-ray.
 
         Raises:
             NoCtError: no CT is loaded.
@@ -151,8 +156,15 @@ class RegistrationSession:
         era, start = self._era, T_initial
         if start is None and use_last_pose and self.last_accepted is not None:
             start = self.last_accepted.T_camera_ct
+        follows = tracking and T_initial is None and start is not None and self.last_accepted is self.last_result
         result = self.pipeline.register(
-            xray, camera, start, should_stop=should_stop, on_iteration=on_iteration, timeout_s=timeout_s
+            xray,
+            camera,
+            start,
+            T_tracked=start if follows else None,
+            should_stop=should_stop,
+            on_iteration=on_iteration,
+            timeout_s=timeout_s,
         )
         self.last_result = result
         # What was forgotten meanwhile stays forgotten.
