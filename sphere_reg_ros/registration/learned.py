@@ -38,7 +38,8 @@ class LearnedStages:
         self._centre_ct = ct.reference_point().to(torch.float64)
         self._device = device
         self._graphs = StageGraphs()
-        self._range = TrainedRange.of(model.card.settings)
+        # Of a patient it has not seen, its distances say less than the limit is made for.
+        self._range = TrainedRange.of(model.card.settings) if ct.sha256 in model.card.ct_sha256 else None
         self._regressor = model.regressor.to(device)
         self._similarity = similarity_of(replace(model, encoder=model.encoder.to(device)))
         volume = drr_volume(ct, float(model.card.settings["voxel_mm"]))
@@ -115,5 +116,5 @@ class LearnedStages:
         return float(self._similarity.distance(self._similarity.embed_xray(xray), drr)[0])
 
     def knows(self, T_camera_ct: Float64[Tensor, "4 4"]) -> bool:
-        """Whether the model was trained for such a pose; of others its distance says nothing."""
+        """Whether the model was trained for such a pose of this CT; of others its distance says little."""
         return self._range is not None and self._range.holds(T_camera_ct, self._centre_ct)

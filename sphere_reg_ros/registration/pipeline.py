@@ -85,7 +85,7 @@ class RegistrationPipeline:
         self._learned = tuple(
             LearnedStages(one, ct, self.settings.learned, self.settings.backend, self.device) for one in models
         )
-        self._planner = Planner(ct, self.settings, self._learned)
+        self._planner = Planner(ct, self.settings, self._learned, self._volumes, self.device)
 
     def prepare(self) -> None:
         """Build all volumes and compile all kernels, so that the first X-ray is as fast as the next."""

@@ -16,8 +16,10 @@ from sphere_reg_ros.imaging.ct import CtVolume
 from sphere_reg_ros.registration import starts
 from sphere_reg_ros.registration.clock import StageClock
 from sphere_reg_ros.registration.learned import COARSE_STAGE, LearnedStages
+from sphere_reg_ros.registration.pyramid import VolumePyramid, xray_level
 from sphere_reg_ros.registration.result import TraceStep
-from sphere_reg_ros.registration.settings import HypothesisSettings, RegistrationSettings
+from sphere_reg_ros.registration.search import likeliest
+from sphere_reg_ros.registration.settings import HypothesisSettings, RegistrationSettings, SearchSettings
 
 Observe = Callable[[TraceStep], None]
 
@@ -63,8 +65,17 @@ class Seen:
 class Planner:
     """Makes the plans for one CT and the models that know it."""
 
-    def __init__(self, ct: CtVolume, settings: RegistrationSettings, learned: Sequence[LearnedStages]) -> None:
+    def __init__(
+        self,
+        ct: CtVolume,
+        settings: RegistrationSettings,
+        learned: Sequence[LearnedStages],
+        volumes: VolumePyramid,
+        device: torch.device,
+    ) -> None:
         self._ct = ct
+        self._volumes = volumes
+        self._device = device
         self._settings = settings
         self._learned = learned
         self._centre_ct = ct.reference_point().to(torch.float64)
@@ -93,11 +104,11 @@ class Planner:
 
     def _without_prior(self, seen: Seen) -> list[Plan]:
         settings = self._settings
-        search = Plan(self._search(seen.camera), settings.search.keep)
+        searches = [Plan(partial(self._search, seen, one), one.keep) for one in (settings.search, settings.second_search)]
         if seen.angles_deg is None:
-            return [search]
+            return searches
         reported = starts.reported_views(seen.angles_deg, seen.camera, self._centre_ct)
-        return [*(self._around(pose, settings.around_reported, settings.seed) for pose in reported), search]
+        return [*(self._around(pose, settings.around_reported, settings.seed) for pose in reported), *searches]
 
     def _around(self, pose: Float64[Tensor, "4 4"], spread: HypothesisSettings, seed: int) -> Plan:
         def find(clock: StageClock, observe: Observe) -> Start:
@@ -112,13 +123,17 @@ class Planner:
         first_level = min(settings.first_level, len(self._settings.levels) - 1)
         return Plan(lambda clock, observe: Start(pose[None]), 1, first_level, settings.last_iterations, pose)
 
-    def _search(self, camera: Camera) -> Callable[[StageClock, Observe], Start]:
-        def find(clock: StageClock, observe: Observe) -> Start:
-            del observe
-            with clock.stage("start"):
-                return Start(starts.search_views(camera, self._centre_ct, self._settings.search))
+    def _search(self, seen: Seen, search: SearchSettings, clock: StageClock, observe: Observe) -> Start:
+        del observe
+        with clock.stage("search"):
+            return Start(self._likely_views(seen, search))
 
-        return find
+    def _likely_views(self, seen: Seen, search: SearchSettings) -> Float64[Tensor, "n 4 4"]:
+        coarsest = self._settings.levels[0]
+        level = xray_level(seen.line_integral, seen.mask, seen.camera, coarsest, self._device)
+        renderer = self._volumes.renderer(coarsest.voxel_mm, coarsest.beyond_the_ct)
+        views = starts.search_views(seen.camera, self._centre_ct, search)
+        return likeliest(level, renderer, views, self._centre_ct, search.max_shift_share, search.count)
 
     def _with_model(self, seen: Seen, prior: Float64[Tensor, "4 4"] | None) -> list[Plan]:
         """The regressor's guess straight into the photometric levels, then refined on the learned similarity before them.
@@ -146,7 +161,7 @@ class Planner:
             found = [learned.guess(xray, settings.seed)] if settings.learned.regressor else []
             if prior is not None:
                 found.append(starts.hypotheses(prior, self._centre_ct, settings.hypotheses, settings.seed))
-            poses = torch.cat(found) if found else starts.search_views(seen.camera, self._centre_ct, settings.search)
+            poses = torch.cat(found) if found else self._likely_views(seen, settings.search)
         with clock.stage(COARSE_STAGE):
             refined, trace, iterations = learned.refine(xray, poses, observe)
         return Start(refined[: settings.learned.keep], trace, iterations)

@@ -71,13 +71,19 @@ class SearchSettings:
     Attributes:
         orbital_deg: orbital angles, 0 is AP.
         cranial_deg: cranial angles.
+        roll_deg: turns about the optical axis.
         source_to_centre_share: distances of the reference point from the source, as shares of the SDD.
+        max_shift_share: how far off the axis the patient may be, as a share of the image's size.
+        count: views that are registered, those whose DRR, shifted, correlates best with the X-ray.
         keep: how many of them go on to the second level.
     """
 
     orbital_deg: tuple[float, ...] = tuple(float(angle) for angle in range(-105, 106, 15))
     cranial_deg: tuple[float, ...] = (-30.0, -15.0, 0.0, 15.0, 30.0)
-    source_to_centre_share: tuple[float, ...] = (0.745,)
+    roll_deg: tuple[float, ...] = (-30.0, -15.0, 0.0, 15.0, 30.0)
+    source_to_centre_share: tuple[float, ...] = (0.68, 0.745, 0.81)
+    max_shift_share: float = 0.375
+    count: int = 48
     keep: int = 6
 
 
@@ -158,6 +164,7 @@ class RegistrationSettings:
         second_hypotheses: more of them, wider, where the gate rejects what the first ones led to.
         around_reported: starts around the angles that the C-arm reports; the patient's place is not in them.
         search: starts where nothing is known.
+        second_search: more of them, where the gate is not sure of what the first ones led to.
         learned: the stages of a model, where one is given.
         tracking: the short way from the pose in the X-ray before.
         deviation_floor: contrast, as a line integral, below which a window counts as noise.
@@ -176,6 +183,7 @@ class RegistrationSettings:
         default_factory=lambda: HypothesisSettings(count=48, rotation_deg=10.0, in_plane_mm=40.0, depth_mm=60.0, keep=4)
     )
     search: SearchSettings = field(default_factory=SearchSettings)
+    second_search: SearchSettings = field(default_factory=lambda: SearchSettings(count=192, keep=16))
     learned: LearnedSettings = field(default_factory=LearnedSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     deviation_floor: float = 0.05

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -77,11 +75,14 @@ def reported_views(
 
 
 def search_views(camera: Camera, centre_ct: Float64[Tensor, "3"], settings: SearchSettings) -> Float64[Tensor, "n 4 4"]:
-    """A grid of views, for an X-ray about which nothing is known."""
-    poses: Sequence[Tensor] = [
+    """A grid of views with the reference point on the axis, for an X-ray about which nothing is known."""
+    views = [
         view_pose(centre_ct, orbital, cranial, share * camera.sdd_mm)
         for share in settings.source_to_centre_share
         for orbital in settings.orbital_deg
         for cranial in settings.cranial_deg
     ]
-    return torch.stack(tuple(poses))
+    rolls = torch.zeros(len(settings.roll_deg), 1, 6, dtype=torch.float64)
+    rolls[:, 0, 5] = torch.deg2rad(torch.tensor(settings.roll_deg, dtype=torch.float64))
+    poses = torch.stack(views).expand(len(rolls), -1, 4, 4)
+    return se3.apply_twist(poses, rolls.expand(-1, len(views), 6), centre_ct).flatten(0, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -34,7 +36,7 @@ def test_hypotheses_are_spread_as_asked_around_the_given_one() -> None:
 
 def test_the_search_looks_at_the_patient_from_all_its_angles() -> None:
     camera = Camera.centred((200, 160))
-    settings = SearchSettings(orbital_deg=(-90.0, 0.0, 90.0), cranial_deg=(0.0, 30.0))
+    settings = SearchSettings((-90.0, 0.0, 90.0), (0.0, 30.0), roll_deg=(0.0,), source_to_centre_share=(0.7,))
     poses = starts.search_views(camera, CENTRE, settings)
     assert len(poses) == 6
     middle = camera.project(se3.transform_points(poses, CENTRE.expand(6, 1, 3))[:, 0])
@@ -42,6 +44,10 @@ def test_the_search_looks_at_the_patient_from_all_its_angles() -> None:
     # Rows of the rotation are the camera's axes in the patient: the third one looks at the detector.
     directions = {tuple(round(float(value), 3) for value in pose[2, :3]) for pose in poses}
     assert {(0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (-1.0, 0.0, 0.0)} <= directions and len(directions) == 6
+    rolled = starts.search_views(camera, CENTRE, replace(settings, roll_deg=(0.0, 90.0)))
+    assert torch.allclose(rolled[:6], poses)
+    # A quarter turn about the optical axis: what was the camera's x is its y.
+    assert torch.allclose(rolled[6:, 1, :3], poses[:, 0, :3]) and torch.allclose(rolled[6:, 2], poses[:, 2])
 
 
 @pytest.mark.parametrize("axis, by_mm", [(0, 900.0), (1, -900.0), (2, -1500.0), (2, 1500.0)])
