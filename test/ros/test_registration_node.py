@@ -348,3 +348,20 @@ def test_wrong_parameters_are_refused_with_the_reason(client: Any) -> None:
         assert answer.reason and word in answer.reason
     assert client.set_parameter("max_image_age_s", 5.0).successful
     assert client.set_parameter("max_image_age_s", 0.0).successful
+
+
+def test_tracking_follows_the_last_pose(client: Any, frames: list) -> None:
+    assert client.set_parameter("tracking", True).successful
+    try:
+        whole = client.register(frames[0])
+        assert whole.accepted and "tracked" not in whole.score_names
+        stamp_ns = client.stamp()
+        client.send(*client.messages(frames[0], stamp_ns))
+        followed = client.result(stamp_ns)
+        assert followed.accepted
+        assert dict(zip(followed.score_names, followed.scores, strict=True))["tracked"] == 1.0
+        assert "32 px" not in followed.stage_names
+        client.wait(lambda: client.transforms(stamp_ns), "the tracked pose's TF, which may be overtaken by the result")
+        assert error_mm(conversions.transform_from_pose(followed.pose.pose), frames[0]) < TOLERANCE_MM
+    finally:
+        client.set_parameter("tracking", False)

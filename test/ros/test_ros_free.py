@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,6 +137,42 @@ def test_a_prior_serves_the_xray_of_its_stamp_once() -> None:
         session.add_prior(Prior(stamp_ns, "camera", np.eye(4)))
     session.forget()
     assert session.take_prior(10**6) is None
+
+
+class Scripted:
+    """A pipeline that answers as it is told, and keeps what it was given."""
+
+    def __init__(self, ct: object) -> None:
+        self.accept = True
+        self.given: list[tuple[object, object]] = []
+
+    def prepare(self) -> None:
+        pass
+
+    def register(self, xray: object, camera: object, T_initial: object, *, T_tracked: object, **_: object) -> SimpleNamespace:
+        self.given.append((T_initial, T_tracked))
+        return SimpleNamespace(accepted=self.accept, T_camera_ct=len(self.given))
+
+
+def test_tracking_follows_an_accepted_pose_and_nothing_else(phantom_path: Path) -> None:
+    session = RegistrationSession("cpu", 0, pipeline_factory=Scripted)  # type: ignore[arg-type]
+    session.load_ct(str(phantom_path), "", "")
+    scripted: Any = session.pipeline
+
+    def next_start(accept: bool = True, **options: Any) -> tuple[object, object]:
+        scripted.accept = accept
+        session.register(None, None, len(scripted.given), tracking=True, **options)  # type: ignore[arg-type]
+        return scripted.given[-1]
+
+    assert next_start() == (None, None), "nothing is known of the first X-ray"
+    assert next_start() == (1, 1)
+    assert next_start(T_initial=99) == (99, None), "another's pose goes before"
+    assert next_start(accept=False) == (3, 3)
+    assert next_start() == (3, None), "lost: the whole pipeline, from the last pose that was accepted"
+    assert next_start() == (5, 5), "found again"
+    assert next_start(use_last_pose=False) == (None, None)
+    session.forget()
+    assert next_start() == (None, None), "a reset forgets the track"
 
 
 def test_a_session_without_a_ct_or_with_an_old_stamp_refuses() -> None:
