@@ -1,9 +1,10 @@
 """A breathing patient, X-ray by X-ray: followed from the last pose, beside the whole pipeline from the same pose, in one run.
 
-    python benchmarks/tracking.py [--frames 24] [--breath-mm 12] [--rate-hz 4] [--size 256] [--out benchmarks/results/tracking.csv]
+    python benchmarks/tracking.py [--frames 24] [--breath-mm 12] [--rate-hz 4] [--size 256] [--out FILE.csv]
 
 The example CT moves along the body by a sine of `--breath-mm` from end to end and four seconds, turns by a tenth of a degree a
-millimetre, and jumps 40 mm once, in the middle. X-rays come from the simulator. Each contender goes on from its own last accepted pose.
+millimetre, and jumps 40 mm once, in the middle. X-rays come from the simulator. Each contender goes on from its own last accepted
+pose.
 """
 
 from __future__ import annotations
