@@ -37,7 +37,7 @@ from sphere_reg_ros.ros.errors import FrameError, NoCtError, StaleImageError
 from sphere_reg_ros.ros.parameters import REGISTRATION_PARAMETERS, declare
 from sphere_reg_ros.ros.publishing import ResultPublisher
 from sphere_reg_ros.ros.session import PipelineFactory, Prior, RegistrationSession
-from sphere_reg_ros.ros.synchroniser import StampSynchroniser
+from sphere_reg_ros.ros.synchroniser import StampedHistory, StampSynchroniser
 from sphere_reg_ros.ros.tf_buffer import TransformBuffer
 from sphere_reg_ros.ros.worker import Job, Worker
 from sphere_reg_ros.srv import LoadCT
@@ -67,7 +67,7 @@ class RegistrationNode(LifecycleNode):
         self._health = Health()
         self._pairs: StampSynchroniser[Image, CameraInfo] = StampSynchroniser()
         self._transforms = TransformBuffer()
-        self._geometry: CArmGeometry | None = None
+        self._geometries: StampedHistory[CArmGeometry] = StampedHistory()
         self._publisher = ResultPublisher(self, self._session, self._transforms)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._entities.append((self.destroy_publisher, self._diagnostics))
@@ -167,7 +167,7 @@ class RegistrationNode(LifecycleNode):
         self._take(self._pairs.add_second(conversions.stamp_ns(message.header.stamp), message))
 
     def _on_geometry(self, message: CArmGeometry) -> None:
-        self._geometry = message
+        self._geometries.add(conversions.stamp_ns(message.header.stamp), message)
 
     def _on_prior(self, message: PoseWithCovarianceStamped) -> None:
         stamp_ns = conversions.stamp_ns(message.header.stamp)
@@ -254,11 +254,11 @@ class RegistrationNode(LifecycleNode):
 
     def _camera(self, info: CameraInfo) -> Camera:
         """The camera; its carm_geometry may come a moment after the X-ray, and until then be missing or contradict it."""
-        deadline = time.monotonic() + GEOMETRY_PATIENCE_S
+        deadline, stamp_ns = time.monotonic() + GEOMETRY_PATIENCE_S, conversions.stamp_ns(info.header.stamp)
         while True:
             try:
                 scale = (self._value("sdd_mm"), self._value("pixel_pitch_mm"))
-                return conversions.camera_from_messages(info, self._geometry, *scale)
+                return conversions.camera_from_messages(info, self._geometries.at(stamp_ns), *scale)
             except InputError:
                 if time.monotonic() > deadline:
                     raise

@@ -1,4 +1,4 @@
-"""Pairs an X-ray with the camera_info of the same stamp."""
+"""Pairs an X-ray with the camera_info of the same stamp, and with the geometry that held at its stamp."""
 
 from __future__ import annotations
 
@@ -52,7 +52,26 @@ class StampSynchroniser(Generic[First, Second]):
         self._second.clear()
 
 
+class StampedHistory(Generic[First]):
+    """The newest messages of a topic that says what holds from a stamp on."""
+
+    def __init__(self) -> None:
+        self._messages: OrderedDict[int, First] = OrderedDict()
+
+    def add(self, stamp_ns: int, message: First) -> None:
+        """Keep a message; a repeated stamp replaces what it said before."""
+        _keep_newest(self._messages, stamp_ns, message)
+
+    def at(self, stamp_ns: int) -> First | None:
+        """What held at a stamp: the message of that stamp, else the last one before it, else the first one after it."""
+        stamps = list(self._messages)
+        before = max((one for one in stamps if one <= stamp_ns), default=None)
+        chosen = before if before is not None else min(stamps, default=None)
+        return None if chosen is None else self._messages[chosen]
+
+
 def _keep_newest(waiting: OrderedDict[int, First], stamp_ns: int, message: First) -> None:
+    waiting.pop(stamp_ns, None)
     waiting[stamp_ns] = message
     while len(waiting) > KEEP:
         waiting.popitem(last=False)

@@ -16,7 +16,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from sphere_reg_ros.geometry import se3
 from sphere_reg_ros.ros.errors import FrameError, NoCtError, StaleImageError
 from sphere_reg_ros.ros.session import PRIORS_KEPT, Prior, RegistrationSession
-from sphere_reg_ros.ros.synchroniser import KEEP, StampSynchroniser
+from sphere_reg_ros.ros.synchroniser import KEEP, StampedHistory, StampSynchroniser
 from sphere_reg_ros.ros.tf_buffer import TransformBuffer
 from sphere_reg_ros.ros.worker import Job, Worker
 
@@ -94,6 +94,20 @@ def test_waiting_messages_do_not_pile_up() -> None:
         pairs.add_first(stamp_ns, stamp_ns)
     assert pairs.waiting_first == KEEP
     assert pairs.add_second(5 * KEEP - 1, 0) == (5 * KEEP - 1, 0)
+
+
+def test_the_geometry_of_an_xray_is_what_held_at_its_stamp() -> None:
+    history: StampedHistory[str] = StampedHistory()
+    assert history.at(5) is None
+    history.add(20, "second")
+    assert history.at(5) == "second", "nothing else is known"
+    history.add(10, "first, late")
+    assert [history.at(one) for one in (5, 10, 19, 20, 99)] == ["first, late", "first, late", "first, late", "second", "second"]
+    history.add(10, "first, corrected")
+    assert history.at(15) == "first, corrected"
+    for stamp_ns in range(100, 100 + 2 * KEEP):
+        history.add(stamp_ns, str(stamp_ns))
+    assert history.at(15) == str(100 + KEEP), "the newest are kept, and no more"
 
 
 def test_of_waiting_images_the_latest_wins_and_other_jobs_all_run() -> None:
