@@ -161,7 +161,7 @@ class RegistrationSettings:
     Attributes:
         levels: from coarse to fine; the first one runs all hypotheses in one batch.
         hypotheses: starts around a given initial pose.
-        second_hypotheses: more of them, wider, where the gate rejects what the first ones led to.
+        second_hypotheses: more of them, wider, where the gate is not sure of what the first ones led to.
         around_reported: starts around the angles that the C-arm reports; the patient's place is not in them.
         search: starts where nothing is known.
         second_search: more of them, where the gate is not sure of what the first ones led to.
